@@ -1,0 +1,1 @@
+//! Greenlets and green threads for Linux.
