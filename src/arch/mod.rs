@@ -1,0 +1,115 @@
+//! The machine layer: switching stacks, in raw pointers only.
+//!
+//! Layer 1. It knows no other module of the crate: no stack type, no greenlet.
+//!
+//! Each architecture has one file here and two in `asm/`, and each file has the same items in the same order:
+//!
+//! | item | is |
+//! |---|---|
+//! | [`Context`] | the registers of a suspended context that the switch itself saves |
+//! | [`Departure`] | whom a context that ends resumes, and with what |
+//! | [`STACK_ALIGNMENT`] | alignment of the stack pointer that [`Context::prepare`] takes |
+//! | [`Context::prepare`] | makes a context that will call an entry function on a new stack |
+//! | [`switch`] | saves the running context and resumes another; inlined at each switch site |
+//!
+//! A switch carries two words: a value and an *event*, which tells the receiver what the value means. The machine
+//! layer interprets neither.
+
+use std::mem::MaybeUninit;
+
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+#[cfg(target_arch = "aarch64")]
+pub(crate) use aarch64::{STACK_ALIGNMENT, switch};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86_64::{STACK_ALIGNMENT, switch};
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+compile_error!("stolon has no machine layer for this architecture");
+
+/// One machine word in flight. It may be uninitialised, and keeps the provenance of a pointer.
+pub(crate) type Word = MaybeUninit<*mut ()>;
+
+/// What a context's first frame calls: `(argument, value, event)`. It returns where to go when it is done.
+///
+/// It must not unwind. The departure it returns must lie above the stack pointer that was given to
+/// [`Context::prepare`], or outside that stack.
+pub(crate) type Entry = unsafe extern "C" fn(*mut (), Word, usize) -> *const Departure;
+
+/// The registers of a suspended context that the switch saves; everything else lies in its frame.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Context {
+    sp: *mut u8,
+    pc: *const u8,
+    /// Frame pointer (rbp, x29); the entry function in a context that has not run yet.
+    fp: *mut u8,
+    /// The register that LLVM keeps for itself (rbx, x19); the entry's argument before the first run.
+    bx: *mut u8,
+}
+
+/// How a context ends: it resumes `to` and hands over two words. Nothing of the ending context is saved.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Departure {
+    pub(crate) to: *const Context,
+    pub(crate) value: Word,
+    pub(crate) event: usize,
+}
+
+// The assembly reads these in pairs (`ldp`, `stp`).
+const _: () = {
+    use std::mem::offset_of;
+    assert!(size_of::<Context>() == 32 && size_of::<Departure>() == 24);
+    assert!(offset_of!(Context, pc) == offset_of!(Context, sp) + 8);
+    assert!(offset_of!(Context, bx) == offset_of!(Context, fp) + 8);
+    assert!(offset_of!(Departure, value) == offset_of!(Departure, to) + 8);
+};
+
+// The symbol in `asm/*/start.s` carries the version's incompatible part, so that two versions can be linked into
+// one program.
+const _: () = {
+    let (major, minor) = (env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"));
+    assert!(
+        matches!((major.as_bytes(), minor.as_bytes()), (b"0", b"1")),
+        "rename stolon_0_1_start in asm/ and src/arch/ after the new version"
+    );
+};
+
+impl Context {
+    /// A context that holds nothing yet: it can be saved into, not resumed.
+    pub(crate) const fn empty() -> Self {
+        let null = std::ptr::null_mut();
+        Self { sp: null, pc: null, fp: null, bx: null }
+    }
+
+    /// Makes this a context that, when first resumed, calls `entry(argument, value, event)` on the stack that
+    /// ends at `top`.
+    ///
+    /// `top` must be a multiple of [`STACK_ALIGNMENT`].
+    pub(crate) fn prepare(&mut self, top: *mut u8, entry: Entry, argument: *mut ()) {
+        debug_assert_eq!(top.addr() % STACK_ALIGNMENT, 0);
+        *self = Self {
+            sp: top,
+            pc: start_address(),
+            fp: entry as *mut u8,
+            bx: argument.cast(),
+        };
+    }
+
+    /// Where the stack pointer was when this context was saved.
+    pub(crate) fn sp(&self) -> *mut u8 {
+        self.sp
+    }
+}
+
+/// The address of the first frame's code in `asm/*/start.s`.
+fn start_address() -> *const u8 {
+    #[cfg(target_arch = "aarch64")]
+    return aarch64::start_address();
+    #[cfg(target_arch = "x86_64")]
+    return x86_64::start_address();
+}

@@ -1,0 +1,68 @@
+//! x86_64: the Rust side of `asm/x86_64/`.
+#![allow(unsafe_code)]
+
+use std::arch::{asm, global_asm};
+use std::mem::offset_of;
+
+use super::{Context, Departure, Word};
+
+/// Alignment of a stack pointer where a function is called, in bytes.
+pub(crate) const STACK_ALIGNMENT: usize = 16;
+
+global_asm!(
+    include_str!("../../asm/x86_64/start.s"),
+    TO = const offset_of!(Departure, to),
+    VALUE = const offset_of!(Departure, value),
+    EVENT = const offset_of!(Departure, event),
+    SP = const offset_of!(Context, sp),
+    PC = const offset_of!(Context, pc),
+    FP = const offset_of!(Context, fp),
+    BX = const offset_of!(Context, bx),
+);
+
+unsafe extern "C" {
+    // Not a function in Rust's sense: it takes its inputs in registers that no ABI passes them in.
+    fn stolon_0_1_start();
+}
+
+/// The code that a prepared context starts with.
+pub(super) fn start_address() -> *const u8 {
+    stolon_0_1_start as *const u8
+}
+
+/// Saves the running context to `from`, resumes `to`, and returns what this context is next resumed with.
+///
+/// # Safety
+///
+/// - `from` is valid for writes until this context has been resumed, and is the only record of it.
+/// - `to` was saved by `switch` and not resumed since, or was prepared and not resumed since; or it is `from`.
+/// - The stack that `to` points into is mapped and nobody else runs on it.
+/// - Both belong to the calling thread.
+/// - `value` and `event` are what the code at `to`'s resume point expects.
+#[inline(always)]
+pub(crate) unsafe fn switch(
+    from: *mut Context,
+    to: *const Context,
+    value: Word,
+    event: usize,
+) -> (Word, usize) {
+    let (received_value, received_event);
+    // SAFETY: the fragment touches only `*from` and `*to`, valid by the caller's promise, and leaves for code that
+    // waits to be resumed. When it comes back, rsp, rbp and rbx are as before and all the rest is declared lost.
+    unsafe {
+        asm!(
+            include_str!("../../asm/x86_64/switch.s"),
+            SP = const offset_of!(Context, sp),
+            PC = const offset_of!(Context, pc),
+            FP = const offset_of!(Context, fp),
+            BX = const offset_of!(Context, bx),
+            inout("rdi") from => _,
+            inout("rsi") to => _,
+            inout("rdx") value => received_value,
+            inout("rcx") event => received_event,
+            out("r12") _, out("r13") _, out("r14") _, out("r15") _,
+            clobber_abi("sysv64"),
+        );
+    }
+    (received_value, received_event)
+}

@@ -1,0 +1,224 @@
+//! The control block of a greenlet, and the counted reference to it that all handles are made of.
+//!
+//! | stage | `awaits` | the context is |
+//! |---|---|---|
+//! | unstarted | the type of its first value | prepared: resuming it calls the entry function |
+//! | suspended | the type its pending switch returns | saved: resuming it returns from that switch |
+//! | running | stale | stale; this is the thread's current greenlet |
+//! | dead | [`Nothing`] | gone, like the stack |
+//!
+//! So a greenlet other than the current one can be resumed exactly when `awaits` is not `Nothing`, and then only
+//! with a value of that type.
+
+use std::any::TypeId;
+use std::cell::{Cell, UnsafeCell};
+use std::fmt;
+use std::ops::Deref;
+use std::rc::{Rc, Weak};
+
+use super::exit;
+use super::thread::Thread;
+use super::transfer;
+use crate::arch::Context;
+use crate::stack::Stack;
+
+/// The type that nobody sends: what a dead greenlet awaits.
+enum Nothing {}
+
+/// How far a greenlet has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    Unstarted,
+    Started,
+    Dead,
+}
+
+/// Everything the library knows of one greenlet. It outlives the stack for as long as there are handles.
+///
+/// What a switch touches comes first: 48 bytes. `awaits` is read and written as one 16-byte word, which must not
+/// straddle two cache lines; behind the two counts of an `Rc` it does not.
+#[repr(C)]
+pub(super) struct Block {
+    /// What may be sent to it while it is not the current greenlet.
+    awaits: Cell<TypeId>,
+    /// Written by the machine's switch only.
+    pub(super) context: UnsafeCell<Context>,
+    /// Where its result goes. None for a thread's root.
+    parent: Cell<Option<Ref>>,
+    /// Who waits for its death, and is told of it instead of the parent.
+    killer: Cell<Option<Ref>>,
+    /// Given back when it ends. A root has none: it runs on the thread's own.
+    pub(super) stack: Cell<Option<Stack>>,
+    pub(super) thread: Rc<Thread>,
+    pub(super) name: Option<Box<str>>,
+    /// Counts up over a thread's life; 0 is the root.
+    pub(super) id: u64,
+    /// Its place in the thread's registry.
+    pub(super) place: Cell<usize>,
+    pub(super) stage: Cell<Stage>,
+}
+
+impl Block {
+    pub(super) fn new(thread: Rc<Thread>, name: Option<Box<str>>, stage: Stage) -> Self {
+        Self {
+            context: UnsafeCell::new(Context::empty()),
+            awaits: Cell::new(TypeId::of::<Nothing>()),
+            parent: Cell::new(None),
+            killer: Cell::new(None),
+            stack: Cell::new(None),
+            id: thread.next_id(),
+            thread,
+            name,
+            place: Cell::new(usize::MAX),
+            stage: Cell::new(stage),
+        }
+    }
+
+    pub(super) fn parent(&self) -> Option<Ref> {
+        peek(&self.parent)
+    }
+
+    pub(super) fn set_parent(&self, parent: Ref) {
+        self.parent.set(Some(parent));
+    }
+
+    pub(super) fn set_killer(&self, killer: Ref) {
+        self.killer.set(Some(killer));
+    }
+
+    pub(super) fn take_killer(&self) -> Option<Ref> {
+        self.killer.take()
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        self.stage.get() == Stage::Dead
+    }
+
+    pub(super) fn is_current(&self) -> bool {
+        std::ptr::eq(self, transfer::current_ptr())
+    }
+
+    /// Whether it awaits values of type `T`; of no account while it runs.
+    #[inline(always)]
+    pub(super) fn takes<T: 'static>(&self) -> bool {
+        self.awaits.get() == TypeId::of::<T>()
+    }
+
+    /// Declares that it will await a `T` when it does not run.
+    #[inline(always)]
+    pub(super) fn set_takes<T: 'static>(&self) {
+        self.awaits.set(TypeId::of::<T>());
+    }
+
+    /// Declares that it cannot be resumed any more.
+    pub(super) fn set_takes_nothing(&self) {
+        self.set_takes::<Nothing>();
+    }
+
+    /// Whether it can be resumed, one way or another.
+    pub(super) fn waits(&self) -> bool {
+        !self.takes::<Nothing>() && !self.is_current()
+    }
+}
+
+impl fmt::Debug for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.stage.get() {
+            Stage::Dead => "dead",
+            _ if self.is_current() => "current",
+            Stage::Unstarted => "pending",
+            Stage::Started => "suspended",
+        };
+        match (&self.name, self.id) {
+            (Some(name), _) => write!(f, "Greenlet('{name}' {state}"),
+            (None, 0) => write!(f, "Greenlet(main {state}"),
+            (None, id) => write!(f, "Greenlet(#{id} {state}"),
+        }?;
+        match self.parent() {
+            Some(parent) if parent.name.is_some() => {
+                write!(f, ", parent '{}')", parent.name.as_deref().unwrap_or_default())
+            }
+            Some(parent) if parent.id != 0 => write!(f, ", parent #{})", parent.id),
+            Some(_) => write!(f, ", parent main)"),
+            None => write!(f, ")"),
+        }
+    }
+}
+
+/// A counted reference to a block. When the last one to a greenlet that has not ended is dropped, it is killed.
+pub(super) struct Ref(Rc<Block>);
+
+impl Ref {
+    pub(super) fn new(block: Rc<Block>) -> Self {
+        Self(block)
+    }
+
+    /// The block's address, good for making a reference of it again.
+    #[inline(always)]
+    pub(super) fn as_ptr(&self) -> *const Block {
+        Rc::as_ptr(&self.0)
+    }
+
+    pub(super) fn into_rc(self) -> Rc<Block> {
+        Rc::clone(&self.0)
+    }
+
+    pub(super) fn downgrade(&self) -> Weak<Block> {
+        Rc::downgrade(&self.0)
+    }
+
+    pub(super) fn is_last(&self) -> bool {
+        Rc::strong_count(&self.0) == 1
+    }
+
+    /// Does to this reference what dropping it must do before its block can go, and takes the parent out if it will.
+    fn settle(&self) -> Option<Self> {
+        if self.is_last() {
+            exit::last_reference(self);
+        }
+        // Someone may have made a new reference meanwhile.
+        if self.is_last() { self.parent.take() } else { None }
+    }
+}
+
+impl Drop for Ref {
+    fn drop(&mut self) {
+        if !self.is_last() {
+            return;
+        }
+        // In a loop, as a chain of parents that only their children hold may be longer than the stack is deep.
+        let mut next = self.settle();
+        while let Some(parent) = next {
+            next = parent.settle();
+        }
+    }
+}
+
+impl Clone for Ref {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl Deref for Ref {
+    type Target = Block;
+
+    #[inline(always)]
+    fn deref(&self) -> &Block {
+        &self.0
+    }
+}
+
+impl PartialEq for Ref {
+    fn eq(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// What is in a cell, left there.
+fn peek(cell: &Cell<Option<Ref>>) -> Option<Ref> {
+    let content = cell.take();
+    let copy = content.clone();
+    cell.set(content);
+    copy
+}

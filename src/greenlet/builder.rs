@@ -1,0 +1,80 @@
+//! Making greenlets with a name, a stack size or a parent of one's own choice.
+
+use std::io;
+use std::rc::Rc;
+
+use super::block::{Block, Ref, Stage};
+use super::{Greenlet, entry, thread};
+use crate::stack::{self, Stack};
+
+/// Makes greenlets that are not all default: [`Greenlet::builder`].
+///
+/// ```
+/// use stolon::greenlet::Greenlet;
+///
+/// let named = Greenlet::builder().name("worker").stack_bytes(64 * 1024).build(|()| ())?;
+/// assert_eq!(named.name(), Some("worker"));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug, Default)]
+#[must_use = "it does nothing until `build` is called"]
+pub struct Builder {
+    name: Option<Box<str>>,
+    stack_bytes: Option<usize>,
+    parent: Option<Greenlet<()>>,
+}
+
+impl Builder {
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Names the greenlet, for messages and `Debug`.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into().into_boxed_str());
+        self
+    }
+
+    /// The least size of its stack, in bytes, rounded up to whole pages and to
+    /// [`MIN_STACK_BYTES`](crate::stack::MIN_STACK_BYTES); the default is
+    /// [`default_stack_bytes`](crate::stack::default_stack_bytes).
+    pub fn stack_bytes(mut self, stack_bytes: usize) -> Self {
+        self.stack_bytes = Some(stack_bytes);
+        self
+    }
+
+    /// Who gets its result; by default the greenlet that calls [`build`](Self::build).
+    pub fn parent<U: 'static>(mut self, parent: &Greenlet<U>) -> Self {
+        self.parent = Some(parent.cast());
+        self
+    }
+
+    /// Makes the greenlet. It runs `run` when it is first switched to.
+    ///
+    /// # Errors
+    ///
+    /// When no stack can be had, with the limit that was hit named, and when the stack is too small for what `run`
+    /// captures.
+    ///
+    /// # Panics
+    ///
+    /// When the thread is past the point in its exit at which its greenlets ended.
+    pub fn build<T: 'static>(self, run: impl FnOnce(T) -> T + 'static) -> io::Result<Greenlet<T>> {
+        let current = thread::current();
+        current.thread.reap();
+        let stack = Stack::new(self.stack_bytes.unwrap_or_else(stack::default_stack_bytes))?;
+        let block = Block::new(Rc::clone(&current.thread), self.name, Stage::Unstarted);
+        block.set_parent(self.parent.map_or(current, |parent| parent.block));
+        let block = Ref::new(Rc::new(block));
+        match entry::prepare(&block, stack, run) {
+            Ok(()) => {
+                block.thread.enroll(&block);
+                Ok(Greenlet::from_block(block))
+            }
+            Err(e) => {
+                block.stage.set(Stage::Dead);
+                Err(e)
+            }
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Entry: how a greenlet's closure gets onto its stack, is run, and how its end is delivered.
+#![allow(unsafe_code)]
+
+use std::any::type_name;
+use std::io;
+use std::mem::{ManuallyDrop, MaybeUninit};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+
+use super::block::{Block, Ref, Stage};
+use super::exit::Death;
+use super::transfer::{self, Arrival, Event, Payload};
+use super::GreenletExit;
+use crate::arch::{Departure, STACK_ALIGNMENT, Word};
+use crate::stack::Stack;
+
+/// Closures larger than this, in bytes, go to the heap and not onto the new stack.
+const MAX_CLOSURE_BYTES: usize = 2048;
+
+/// What a greenlet's closure came to.
+enum Outcome<T> {
+    Value(T),
+    Panic(Payload),
+    Exit,
+}
+
+/// Lies at the top of a greenlet's stack, above everything that is ever pushed there.
+#[repr(C)]
+struct Record<T, F> {
+    /// Filled in at the very end, and read by the first frame when all Rust frames are gone.
+    departure: Departure,
+    block: *const Block,
+    run: ManuallyDrop<F>,
+    /// A result that does not fit into a word, until its receiver takes it.
+    result: MaybeUninit<T>,
+}
+
+/// Gives an unstarted block a stack with `run` on it: the first switch to it calls `run`.
+///
+/// # Errors
+///
+/// When the stack is too small for the closure and its result.
+pub(super) fn prepare<T: 'static, F>(block: &Ref, stack: Stack, run: F) -> io::Result<()>
+where
+    F: FnOnce(T) -> T + 'static,
+{
+    if const { size_of::<F>() > MAX_CLOSURE_BYTES } {
+        let on_heap: Box<dyn FnOnce(T) -> T> = Box::new(run);
+        place(block, stack, on_heap)
+    } else {
+        place(block, stack, run)
+    }
+}
+
+fn place<T: 'static, F>(block: &Ref, stack: Stack, run: F) -> io::Result<()>
+where
+    F: FnOnce(T) -> T + 'static,
+{
+    let alignment = const {
+        if align_of::<Record<T, F>>() > STACK_ALIGNMENT {
+            align_of::<Record<T, F>>()
+        } else {
+            STACK_ALIGNMENT
+        }
+    };
+    let record_bytes = size_of::<Record<T, F>>() + alignment;
+    if record_bytes > stack.usable_bytes() / 2 {
+        let text = format!(
+            "a stack of {} bytes is too small for a closure and result of {record_bytes} bytes",
+            stack.usable_bytes()
+        );
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    let record = stack.top().wrapping_sub(size_of::<Record<T, F>>());
+    let record = record.map_addr(|address| address & !(alignment - 1));
+    let departure = Departure { to: ptr::null(), value: Word::uninit(), event: 0 };
+    let content = Record::<T, F> {
+        departure,
+        block: block.as_ptr(),
+        run: ManuallyDrop::new(run),
+        result: MaybeUninit::uninit(),
+    };
+    // SAFETY: the stack is ours and unused; the record was checked to fit below its top, and is aligned.
+    unsafe { record.cast::<Record<T, F>>().write(content) };
+    // SAFETY: an unstarted block's context is nobody else's.
+    unsafe { (*block.context.get()).prepare(record, entry::<T, F>, record.cast()) };
+    block.stack.set(Some(stack));
+    block.set_takes::<T>();
+    Ok(())
+}
+
+/// The first Rust function on a greenlet's stack: runs the closure, and says where to go when it is over.
+///
+/// # Safety
+///
+/// Called by the first frame, once, with the record that [`place`] wrote and with what the first switch sent.
+unsafe extern "C" fn entry<T: 'static, F>(
+    argument: *mut (),
+    word: Word,
+    event: usize,
+) -> *const Departure
+where
+    F: FnOnce(T) -> T + 'static,
+{
+    let record = argument.cast::<Record<T, F>>();
+    // SAFETY: the record was written by `place` for these `T` and `F`; its block is current, hence alive.
+    let block = unsafe { &*(*record).block };
+    // SAFETY: the closure is taken out once, here.
+    let run = unsafe { ptr::read(&raw const (*record).run) };
+    // SAFETY: an unstarted block awaits a `T` (`place`), and this is its first arrival.
+    let arrival = unsafe { Arrival::<T>::receive(word, event) };
+    block.stage.set(Stage::Started);
+    let outcome = run_to_end(ManuallyDrop::into_inner(run), arrival);
+    // SAFETY: the record is valid, and its result slot free, until this greenlet's stack is used again.
+    let (departure, result) =
+        unsafe { (&raw mut (*record).departure, &raw mut (*record).result) };
+    let delivery = deliver(block, outcome, result.cast());
+    // SAFETY: as above; the departure lies above every frame of this stack.
+    unsafe { departure.write(delivery) };
+    departure
+}
+
+fn run_to_end<T, F: FnOnce(T) -> T>(run: F, arrival: Arrival<T>) -> Outcome<T> {
+    let ended = catch_unwind(AssertUnwindSafe(|| match arrival {
+        Arrival::Value(value) => Outcome::Value(run(value)),
+        Arrival::Throw(payload) => {
+            drop(run);
+            Outcome::Panic(payload)
+        }
+        Arrival::Kill | Arrival::Exit => {
+            drop(run);
+            Outcome::Exit
+        }
+    }));
+    match ended {
+        Ok(outcome) => outcome,
+        Err(payload) if payload.is::<GreenletExit>() => Outcome::Exit,
+        Err(payload) => Outcome::Panic(payload),
+    }
+}
+
+/// Makes the current greenlet dead and its receiver current, and packs what the receiver gets.
+///
+/// `result` has room for a value that does not fit a word.
+fn deliver<T: 'static>(block: &Block, outcome: Outcome<T>, result: *mut T) -> Departure {
+    let (to, value, event) = match block.take_killer() {
+        Some(killer) => {
+            drop_quietly(outcome);
+            (killer, transfer::pack(&Death), Event::Value)
+        }
+        None => address(block, outcome, result),
+    };
+    block.stage.set(Stage::Dead);
+    block.set_takes_nothing();
+    block.thread.forget(block);
+    // SAFETY: the caller returns the departure to the first frame, which leaves for `to`; nothing below switches.
+    unsafe { transfer::depart_for(&to) };
+    let departure = Departure { to: to.context.get(), value, event: event as usize };
+    drop(to);
+    // Last of all: a stack taken from here on could be this one, and none is before we are off it.
+    drop(block.stack.take());
+    departure
+}
+
+/// Whom the end of a greenlet reaches when nobody waits for its death, and as what.
+fn address<T: 'static>(block: &Block, outcome: Outcome<T>, result: *mut T) -> (Ref, Word, Event) {
+    let to = transfer::nearest_living_ancestor(block).expect("a running greenlet has a living root");
+    match outcome {
+        Outcome::Value(value) => {
+            if to.takes::<T>() {
+                // SAFETY: `result` is the record's slot for a `T`, empty so far.
+                unsafe { result.write(value) };
+                return (to, transfer::pack(result), Event::Value);
+            }
+            drop_quietly(value);
+            let payload = mismatch(block, &to, type_name::<T>());
+            (to, transfer::pack_payload(payload), Event::Throw)
+        }
+        Outcome::Panic(payload) => (to, transfer::pack_payload(payload), Event::Throw),
+        Outcome::Exit => (to, Word::uninit(), Event::Exit),
+    }
+}
+
+/// The panic that a parent gets instead of a result that it cannot take.
+fn mismatch(block: &Block, to: &Block, sent: &str) -> Payload {
+    let outcome: Result<(), Payload> = catch_unwind(AssertUnwindSafe(|| {
+        panic!("{block:?} ended with a value of type {sent}, but {to:?} waits for another type")
+    }));
+    outcome.expect_err("the closure panics")
+}
+
+/// Drops what nobody will look at. A panic of its destructor was reported by the panic hook and goes no further.
+fn drop_quietly<V>(unwanted: V) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(unwanted))) {
+        // Its destructor might panic in turn.
+        std::mem::forget(payload);
+    }
+}

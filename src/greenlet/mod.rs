@@ -1,0 +1,255 @@
+//! Greenlets: stackful coroutines in a tree, switched by hand.
+//!
+//! Layer 3. Knows stacks and the machine; knows no hub. A greenlet is a function with a stack of its own. It runs
+//! when it is switched to, until it switches to another or ends; nothing else ever suspends it. Greenlets of a
+//! thread form a tree whose root is the thread itself. A greenlet's end goes to its parent: its result as the value
+//! of the parent's pending [`switch`](Greenlet::switch), its panic as a panic there.
+//!
+//! ```
+//! use stolon::greenlet::{self, Greenlet};
+//!
+//! let main = greenlet::current::<i32>();
+//! let double = Greenlet::new(move |mut n: i32| {
+//!     while n < 100 {
+//!         n = main.switch(n * 2).unwrap();
+//!     }
+//!     n
+//! });
+//! assert_eq!(double.switch(4).unwrap(), 8);
+//! assert_eq!(double.switch(21).unwrap(), 42);
+//! assert_eq!(double.switch(100).unwrap(), 100);
+//! assert!(double.is_dead());
+//! ```
+//!
+//! What happens to greenlets that are dropped, panic, or outlive their thread:
+//!
+//! | | rule |
+//! |---|---|
+//! | last handle dropped, never started | the closure is dropped and never runs |
+//! | last handle dropped, suspended | [`GreenletExit`] unwinds it from its pending switch, destructors run; the drop returns when it is dead |
+//! | last handle dropped, running | it goes on; if it waits later, it is killed when the thread next makes a greenlet or exits |
+//! | a panic leaves the closure | it goes on in the parent, out of its pending switch, payload intact |
+//! | a panic leaves the closure while it is killed by a drop | reported by the panic hook, and goes nowhere else |
+//! | [`GreenletExit`] leaves the closure | the parent's switch returns [`SwitchError::Exited`] |
+//! | the parent is dead | its parent takes its place, and so on up to the root |
+//! | the thread exits | its greenlets are killed, the youngest first |
+//! | `panic = "abort"` | a suspended greenlet cannot be unwound: dropping it leaks it, stack included |
+//!
+//! While a greenlet unwinds, its destructors may switch. [`std::thread::panicking`] then reports the unwinding in
+//! the greenlets that run meanwhile, too, as it counts by thread; a lock of `std` dropped there is poisoned.
+
+mod block;
+mod builder;
+mod entry;
+mod exit;
+mod thread;
+mod transfer;
+
+use std::any::type_name;
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+
+use block::{Ref, Stage};
+pub use builder::Builder;
+pub use exit::GreenletExit;
+
+/// A handle to a greenlet that is switched to with values of type `T`, mirroring greenlet's `greenlet`.
+///
+/// Handles are cheap to clone and compare equal if they are of one greenlet. They cannot leave their thread:
+///
+/// ```compile_fail,E0277
+/// let greenlet = stolon::greenlet::Greenlet::new(|()| ());
+/// std::thread::spawn(move || greenlet.switch(()));
+/// ```
+///
+/// and what a greenlet runs cannot borrow from the outside, as the greenlet may outlive it:
+///
+/// ```compile_fail,E0597
+/// let greenlet = {
+///     let text = String::from("gone");
+///     let borrowed = text.as_str();
+///     stolon::greenlet::Greenlet::new(move |()| println!("{borrowed}"))
+/// };
+/// ```
+pub struct Greenlet<T: 'static = ()> {
+    block: Ref,
+    takes: PhantomData<fn(T) -> T>,
+}
+
+impl<T: 'static> Greenlet<T> {
+    /// A greenlet that will run `run` when it is first switched to, a child of the current one.
+    ///
+    /// The first switch's value becomes `run`'s argument, and what `run` returns goes to the parent.
+    ///
+    /// # Panics
+    ///
+    /// When no stack can be had, as [`std::thread::spawn`] does; [`Builder::build`] returns the error instead.
+    pub fn new(run: impl FnOnce(T) -> T + 'static) -> Self {
+        Self::builder().build(run).expect("no greenlet could be made")
+    }
+
+    /// For a greenlet with a name, a stack of another size or another parent.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    /// Sends `value` to this greenlet, which runs, and returns what the current greenlet is next switched to with.
+    ///
+    /// Mirrors greenlet's `switch`. To a greenlet that has not started, `value` is the argument of its function; to a
+    /// suspended one, the result of its pending `switch`. To a dead greenlet the value goes to the nearest
+    /// ancestor that is not dead. To the current greenlet it returns the value at once.
+    ///
+    /// # Errors
+    ///
+    /// [`SwitchError::TypeMismatch`] when the target waits for another type: nobody was switched, and the value is
+    /// handed back. [`SwitchError::Exited`] when control came back without a value, because a child of the current
+    /// greenlet was ended by [`GreenletExit`].
+    ///
+    /// # Panics
+    ///
+    /// With the panic of a child of the current greenlet that ended so meanwhile; it goes on here. And unwinds with
+    /// [`GreenletExit`] when the current greenlet is killed.
+    #[inline(always)]
+    pub fn switch(&self, value: T) -> Result<T, SwitchError<T>> {
+        transfer::switch(&self.block, value)
+    }
+
+    /// The greenlet that gets this one's result; none for a thread's root.
+    pub fn parent<U: 'static>(&self) -> Option<Greenlet<U>> {
+        self.block.parent().map(Greenlet::from_block)
+    }
+
+    /// Whether it has ended. A greenlet that has not started has not.
+    pub fn is_dead(&self) -> bool {
+        self.block.is_dead()
+    }
+
+    /// Whether it has been switched to at least once.
+    pub fn is_started(&self) -> bool {
+        self.block.stage.get() != Stage::Unstarted
+    }
+
+    /// Whether it has started and not ended; greenlet's truth value.
+    pub fn is_active(&self) -> bool {
+        self.block.stage.get() == Stage::Started
+    }
+
+    /// Whether it is the one that runs now.
+    pub fn is_current(&self) -> bool {
+        self.block.is_current()
+    }
+
+    /// The name it was given, if any.
+    pub fn name(&self) -> Option<&str> {
+        self.block.name.as_deref()
+    }
+
+    /// The same greenlet as one to send values of another type to. Whether it takes them is checked at each switch.
+    pub fn cast<U: 'static>(&self) -> Greenlet<U> {
+        Greenlet::from_block(self.block.clone())
+    }
+
+    fn from_block(block: Ref) -> Self {
+        Self { block, takes: PhantomData }
+    }
+
+    /// Makes a suspended greenlet unwind with [`GreenletExit`], now; what it ends with goes to its parent. Returns
+    /// when the current greenlet is next switched to with a `U`, as from [`switch`](Self::switch).
+    ///
+    /// Nothing happens to a greenlet that is dead; to the current one the exit is raised at once.
+    pub(crate) fn exit_now<U: 'static>(&self) -> Option<Result<U, SwitchError<U>>> {
+        if self.is_dead() {
+            return None;
+        }
+        if self.is_current() {
+            std::panic::resume_unwind(Box::new(GreenletExit));
+        }
+        Some(transfer::raise(transfer::kill::<U>(&self.block)))
+    }
+}
+
+/// The greenlet that runs now, mirroring greenlet's `getcurrent`.
+///
+/// On a thread's own stack it is the thread's root, which has no parent and is not dead before the thread is. `T` is
+/// the type to send to it by this handle.
+///
+/// # Panics
+///
+/// In destructors of thread-local values that run after the thread's greenlets have ended.
+pub fn current<T: 'static>() -> Greenlet<T> {
+    Greenlet::from_block(thread::current())
+}
+
+impl<T: 'static> Clone for Greenlet<T> {
+    fn clone(&self) -> Self {
+        Self::from_block(self.block.clone())
+    }
+}
+
+impl<T: 'static, U: 'static> PartialEq<Greenlet<U>> for Greenlet<T> {
+    fn eq(&self, other: &Greenlet<U>) -> bool {
+        self.block == other.block
+    }
+}
+
+impl<T: 'static> Eq for Greenlet<T> {}
+
+impl<T: 'static> fmt::Debug for Greenlet<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.block, f)
+    }
+}
+
+/// Why a switch did not return a value.
+#[non_exhaustive]
+pub enum SwitchError<T> {
+    /// The target waits for a value of another type. Nobody was switched.
+    TypeMismatch {
+        /// The value that was not sent.
+        value: T,
+    },
+    /// Control came back, but no value: a child of the current greenlet was ended by [`GreenletExit`].
+    Exited,
+    /// The thread is exiting, and the target cannot be resumed any more.
+    ThreadExiting {
+        /// The value that was not sent.
+        value: T,
+    },
+}
+
+impl<T> SwitchError<T> {
+    /// The value that was not sent, if there is one.
+    pub fn into_value(self) -> Option<T> {
+        match self {
+            Self::TypeMismatch { value } | Self::ThreadExiting { value } => Some(value),
+            Self::Exited => None,
+        }
+    }
+}
+
+impl<T> fmt::Display for SwitchError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TypeMismatch { .. } => {
+                write!(f, "the greenlet waits for a value of another type than {}", type_name::<T>())
+            }
+            Self::Exited => write!(f, "a child greenlet was ended by GreenletExit"),
+            Self::ThreadExiting { .. } => write!(f, "the thread's greenlets have ended"),
+        }
+    }
+}
+
+impl<T> fmt::Debug for SwitchError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SwitchError({self})")
+    }
+}
+
+impl<T> std::error::Error for SwitchError<T> {}
+
+impl<T> From<SwitchError<T>> for io::Error {
+    fn from(error: SwitchError<T>) -> Self {
+        Self::other(error.to_string())
+    }
+}

@@ -1,0 +1,130 @@
+//! What a thread knows of its greenlets: the root, who is alive, who was let go of while it ran.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+
+use super::block::{Block, Ref, Stage};
+use super::{exit, transfer};
+
+/// How often a thread that exits looks for greenlets that destructors have made meanwhile.
+const MAX_SHUTDOWN_ROUNDS: usize = 4;
+
+/// One thread's greenlets. All blocks of the thread share it, so it lives as long as any handle.
+#[derive(Default)]
+pub(super) struct Thread {
+    next_id: Cell<u64>,
+    /// Every greenlet that is not dead, at the place that its block notes. The root is not among them.
+    living: RefCell<Vec<Weak<Block>>>,
+    vacant: RefCell<Vec<usize>>,
+    /// Greenlets whose last handle was dropped while they ran.
+    orphans: RefCell<Vec<Ref>>,
+}
+
+impl Thread {
+    pub(super) fn next_id(&self) -> u64 {
+        let id = self.next_id.get();
+        self.next_id.set(id + 1);
+        id
+    }
+
+    /// Enters a new greenlet into the registry.
+    pub(super) fn enroll(&self, block: &Ref) {
+        let mut living = self.living.borrow_mut();
+        let place = self.vacant.borrow_mut().pop().unwrap_or_else(|| {
+            living.push(Weak::new());
+            living.len() - 1
+        });
+        living[place] = block.downgrade();
+        block.place.set(place);
+    }
+
+    /// Takes a greenlet that has ended out of the registry.
+    pub(super) fn forget(&self, block: &Block) {
+        let place = block.place.replace(usize::MAX);
+        if let Some(entry) = self.living.borrow_mut().get_mut(place) {
+            *entry = Weak::new();
+            self.vacant.borrow_mut().push(place);
+        }
+    }
+
+    /// Keeps the current greenlet, whose last handle is being dropped, until [`reap`](Self::reap) finds it waiting.
+    pub(super) fn adopt_orphan(&self, block: Ref) {
+        self.orphans.borrow_mut().push(block);
+    }
+
+    /// Lets go of orphans that run no more: those that wait are killed.
+    pub(super) fn reap(&self) {
+        if self.orphans.borrow().is_empty() {
+            return;
+        }
+        let orphans = self.orphans.take();
+        let (running, left): (Vec<_>, Vec<_>) = orphans.into_iter().partition(|o| o.is_current());
+        self.orphans.borrow_mut().extend(running);
+        drop(left);
+    }
+
+    /// The greenlets that are not dead, the youngest first.
+    fn living(&self) -> Vec<Ref> {
+        let living = self.living.borrow();
+        let mut living: Vec<Ref> = living.iter().filter_map(Weak::upgrade).map(Ref::new).collect();
+        living.sort_by_key(|block| std::cmp::Reverse(block.id));
+        living
+    }
+}
+
+thread_local! {
+    static GUARD: Guard = Guard::new();
+}
+
+/// Owns the thread's root, and ends the thread's greenlets when the thread exits.
+struct Guard {
+    root: Ref,
+}
+
+impl Guard {
+    fn new() -> Self {
+        let thread = Rc::new(Thread::default());
+        let root = Ref::new(Rc::new(Block::new(thread, None, Stage::Started)));
+        transfer::enter_root(root.clone());
+        Self { root }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let root = &self.root;
+        if !root.is_current() {
+            // The process exits from inside a greenlet: nothing can be unwound any more. What waits is forgotten.
+            return std::mem::forget(root.clone());
+        }
+        for _ in 0..MAX_SHUTDOWN_ROUNDS {
+            let living = root.thread.living();
+            if living.is_empty() {
+                break;
+            }
+            for greenlet in &living {
+                if greenlet.waits() {
+                    exit::end(greenlet);
+                }
+            }
+        }
+        root.thread.reap();
+        for greenlet in root.thread.living() {
+            exit::abandon(&greenlet);
+        }
+        root.stage.set(Stage::Dead);
+        transfer::leave_root(root);
+    }
+}
+
+/// The current greenlet; on a thread that has none yet, its root is made.
+///
+/// # Panics
+///
+/// When the thread is past the point in its exit at which its greenlets ended.
+pub(super) fn current() -> Ref {
+    transfer::try_current().unwrap_or_else(|| {
+        let root = GUARD.try_with(|guard| guard.root.clone());
+        root.expect("no greenlets here: this thread is exiting")
+    })
+}

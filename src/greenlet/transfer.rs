@@ -1,0 +1,278 @@
+//! Transfer: the one place where control leaves one greenlet for another, and arrives.
+//!
+//! A transfer carries an [`Event`] and a word. What the word is depends on the event:
+//!
+//! | event | word | the receiver |
+//! |---|---|---|
+//! | value | the value itself if it fits, else the address of it on the sender's stack | returns it |
+//! | throw | a `Box<Box<dyn Any + Send>>`, raw | unwinds with that payload |
+//! | kill | none | unwinds with [`GreenletExit`] |
+//! | exit | none: a child of the receiver ended by [`GreenletExit`] | reports it |
+//!
+//! The sender of a large value stays suspended, or dead with its stack untouched, until the receiver's next
+//! instruction has read it: nothing runs on the thread in between.
+#![allow(unsafe_code)]
+
+use std::any::Any;
+use std::cell::Cell;
+use std::mem::{ManuallyDrop, MaybeUninit};
+use std::panic::resume_unwind;
+use std::ptr;
+use std::rc::Rc;
+
+use super::block::{Block, Ref};
+use super::{GreenletExit, SwitchError};
+use crate::arch::{self, Word};
+
+/// What a panic carries.
+pub(super) type Payload = Box<dyn Any + Send>;
+
+/// What a word in flight means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(super) enum Event {
+    Value = 0,
+    Throw = 1,
+    Kill = 2,
+    Exit = 3,
+}
+
+/// What reached a greenlet that takes values of type `T`.
+pub(super) enum Arrival<T> {
+    Value(T),
+    Throw(Payload),
+    Kill,
+    Exit,
+}
+
+thread_local! {
+    /// The greenlet that runs now; null before the first one of the thread is made and after the thread's guard
+    /// is gone. No destructor, so that it can be read to the very end of the thread.
+    static CURRENT: Cell<*const Block> = const { Cell::new(ptr::null()) };
+}
+
+/// The block of the current greenlet, or null.
+#[inline(always)]
+pub(super) fn current_ptr() -> *const Block {
+    CURRENT.with(Cell::get)
+}
+
+/// Makes `root` the current greenlet of a thread that has none: the one that runs on the thread's own stack.
+pub(super) fn enter_root(root: Ref) {
+    assert!(current_ptr().is_null(), "a thread has one root");
+    // The reference is CURRENT's own from here on, until `leave_root`.
+    CURRENT.set(Rc::into_raw(root.into_rc()));
+}
+
+/// Undoes [`enter_root`]. The thread has no current greenlet afterwards, so none may be left that awaits anything.
+pub(super) fn leave_root(root: &Ref) {
+    assert!(root.is_current(), "only the root can leave");
+    CURRENT.set(ptr::null());
+    // SAFETY: `enter_root` made a raw reference of the root's, and this gives it back, once: CURRENT was not null.
+    drop(Ref::new(unsafe { Rc::from_raw(root.as_ptr()) }));
+}
+
+/// Makes `to` the current greenlet, for one that ends and departs for it.
+///
+/// # Safety
+///
+/// The caller leaves for `to` without saving itself, and makes no use of the current greenlet before it has.
+pub(super) unsafe fn depart_for(to: &Ref) {
+    CURRENT.set(to.as_ptr());
+}
+
+/// A reference to the current greenlet, if the thread has one yet.
+pub(super) fn try_current() -> Option<Ref> {
+    let block = current_ptr();
+    if block.is_null() {
+        return None;
+    }
+    // SAFETY: the address came out of an `Rc`, and the block of the current greenlet has not been freed: dropping the
+    // last reference to it leaves it among its thread's orphans (`exit::last_reference`); the root's is CURRENT's.
+    let rc = unsafe {
+        Rc::increment_strong_count(block);
+        Rc::from_raw(block)
+    };
+    Some(Ref::new(rc))
+}
+
+/// Whether values of type `T` travel in the word itself.
+const fn fits_word<T>() -> bool {
+    size_of::<T>() <= size_of::<Word>() && align_of::<T>() <= align_of::<Word>()
+}
+
+/// The word that stands for `value`. For a value that does not fit it is its address.
+#[inline(always)]
+pub(super) fn pack<T>(value: *const T) -> Word {
+    if const { fits_word::<T>() } {
+        let mut word = Word::uninit();
+        // SAFETY: a `T` is no larger and no more aligned than the word, and all callers pass a valid value, which
+        // they do not use again. Padding and pointers survive, as both sides are copied untyped.
+        unsafe { ptr::copy_nonoverlapping(value, word.as_mut_ptr().cast::<T>(), 1) };
+        word
+    } else {
+        MaybeUninit::new(value.cast_mut().cast())
+    }
+}
+
+/// The value that a word stands for.
+///
+/// # Safety
+///
+/// The word was made by [`pack`] from a value of type `T` that is still where it was, and that nobody else will
+/// take out.
+#[inline(always)]
+unsafe fn unpack<T>(word: Word) -> T {
+    if const { fits_word::<T>() } {
+        // SAFETY: the word's first bytes are a `T`, by the caller's promise.
+        unsafe { ptr::read(word.as_ptr().cast::<T>()) }
+    } else {
+        // SAFETY: the word is the address of a `T` that is valid and nobody else's, by the caller's promise.
+        unsafe { ptr::read(word.assume_init().cast::<T>().cast_const()) }
+    }
+}
+
+impl<T> Arrival<T> {
+    /// Takes delivery of what a switch returned or an entry function was called with.
+    ///
+    /// # Safety
+    ///
+    /// `word` and `event` have just been received by a greenlet that takes values of type `T`, and are read once.
+    #[inline(always)]
+    pub(super) unsafe fn receive(word: Word, event: usize) -> Self {
+        if event == Event::Value as usize {
+            // SAFETY: senders check that the receiver takes their type, so the word was packed from a `T`; the sender
+            // has not run since it packed it.
+            return Self::Value(unsafe { unpack(word) });
+        }
+        // SAFETY: the caller's promise.
+        unsafe { Self::receive_other(word, event) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    unsafe fn receive_other(word: Word, event: usize) -> Self {
+        if event == Event::Throw as usize {
+            // SAFETY: a throw's word is a `Box<Payload>` made raw by `pack_payload`, received once.
+            let payload = unsafe { Box::from_raw(word.assume_init().cast::<Payload>()) };
+            return Self::Throw(*payload);
+        }
+        if event == Event::Kill as usize { Self::Kill } else { Self::Exit }
+    }
+}
+
+/// The word of a throw.
+pub(super) fn pack_payload(payload: Payload) -> Word {
+    MaybeUninit::new(Box::into_raw(Box::new(payload)).cast())
+}
+
+/// Sends `value` to `to`, which gets control, and returns what the current greenlet is next switched to with.
+#[inline(always)]
+pub(super) fn switch<T: 'static>(to: &Ref, value: T) -> Result<T, SwitchError<T>> {
+    if !to.takes::<T>() || to.is_current() {
+        return switch_slow(to, value);
+    }
+    // SAFETY: checked.
+    unsafe { send(to, value) }
+}
+
+/// Sends `value` to a greenlet that awaits a `T`.
+///
+/// # Safety
+///
+/// `to` takes a `T` and is not the current greenlet.
+#[inline(always)]
+unsafe fn send<T: 'static>(to: &Ref, value: T) -> Result<T, SwitchError<T>> {
+    let value = ManuallyDrop::new(value);
+    // SAFETY: `to` is of this thread (blocks are not `Send`), and by the caller's promise it awaits a `T` and is not
+    // the current greenlet: so it is suspended or unstarted. `value` stays where it is until this greenlet is resumed, and is not used again.
+    let arrival = unsafe { transfer::<T>(to, pack(&raw const *value), Event::Value) };
+    match arrival {
+        Arrival::Value(value) => Ok(value),
+        other => raise(other),
+    }
+}
+
+/// Switching to oneself, to a dead greenlet, or to one whose pending switch takes another type.
+#[cold]
+#[inline(never)]
+fn switch_slow<T: 'static>(to: &Ref, value: T) -> Result<T, SwitchError<T>> {
+    if !to.is_dead() {
+        return switch_to_living(to, value);
+    }
+    match nearest_living_ancestor(to) {
+        Some(ancestor) => switch_to_living(&ancestor, value),
+        None => Err(SwitchError::ThreadExiting { value }),
+    }
+}
+
+fn switch_to_living<T: 'static>(to: &Ref, value: T) -> Result<T, SwitchError<T>> {
+    if to.is_current() {
+        Ok(value)
+    } else if to.takes::<T>() {
+        // SAFETY: checked.
+        unsafe { send(to, value) }
+    } else if to.waits() {
+        Err(SwitchError::TypeMismatch { value })
+    } else {
+        Err(SwitchError::ThreadExiting { value })
+    }
+}
+
+/// The nearest of a greenlet's ancestors that is not dead. None only when the thread's greenlets are at their end.
+pub(super) fn nearest_living_ancestor(block: &Block) -> Option<Ref> {
+    let mut ancestor = block.parent()?;
+    while ancestor.is_dead() {
+        ancestor = ancestor.parent()?;
+    }
+    Some(ancestor)
+}
+
+/// Resumes a suspended greenlet, or starts a new one, so that it dies; returns what reaches the current greenlet
+/// next. `T` is what may be sent here meanwhile.
+///
+/// # Panics
+///
+/// If `to` does not wait for anything: it is the current greenlet, or dead.
+pub(super) fn kill<T: 'static>(to: &Ref) -> Arrival<T> {
+    assert!(to.waits(), "only a greenlet that waits can be killed");
+    // SAFETY: `to` waits for something, so it is suspended or unstarted, not this greenlet, and of this thread. A kill
+    // carries no word, and every receiver takes it.
+    unsafe { transfer(to, Word::uninit(), Event::Kill) }
+}
+
+/// What an arrival without a value does to the greenlet it reached.
+#[cold]
+#[inline(never)]
+pub(super) fn raise<T>(arrival: Arrival<T>) -> Result<T, SwitchError<T>> {
+    match arrival {
+        Arrival::Value(value) => Ok(value),
+        Arrival::Throw(payload) => resume_unwind(payload),
+        Arrival::Kill => resume_unwind(Box::new(GreenletExit)),
+        Arrival::Exit => Err(SwitchError::Exited),
+    }
+}
+
+/// Leaves the current greenlet for `to`, and returns what it is next resumed with.
+///
+/// # Safety
+///
+/// `to` belongs to this thread, is not the current greenlet, and `to` waits; `word` and `event` are of the kinds
+/// listed in the module's table, a value of the type that `to` awaits.
+#[inline(always)]
+unsafe fn transfer<T: 'static>(to: &Ref, word: Word, event: Event) -> Arrival<T> {
+    let from = current_ptr();
+    // SAFETY: a thread with a greenlet that awaits something has a current one (`leave_root`); its block is alive
+    // (see `try_current`) and stays so while it is suspended, held by whoever can resume it.
+    let from = unsafe { &*from };
+    from.set_takes::<T>();
+    CURRENT.set(to.as_ptr());
+    // SAFETY: `from` is saved here and nowhere else until it is resumed, which it can be as it is not CURRENT any
+    // more. `to` waited, so its context was saved or prepared and not resumed since; now that it is CURRENT nobody
+    // resumes it again. Its stack is mapped as long as it is not dead, and blocks never change thread.
+    let (word, event) = unsafe {
+        arch::switch(from.context.get(), to.context.get().cast_const(), word, event as usize)
+    };
+    // SAFETY: this greenlet awaited a `T` and has just been resumed.
+    unsafe { Arrival::receive(word, event) }
+}

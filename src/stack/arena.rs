@@ -1,0 +1,216 @@
+//! One thread's stacks of one size: large mappings cut into slots, and the free slots.
+#![allow(unsafe_code)]
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+
+use memmap2::{Advice, MmapOptions, MmapRaw};
+
+use super::{MIN_STACK_BYTES, StackCounts};
+use crate::arch::STACK_ALIGNMENT;
+use crate::sys::memory;
+
+/// How much below each stack faults on access. C code is not always compiled to touch each page on its way down:
+/// on aarch64 it may skip 64 KiB at a time.
+#[cfg(target_arch = "x86_64")]
+pub(super) const GUARD_BYTES: usize = 16 * 1024;
+#[cfg(target_arch = "aarch64")]
+pub(super) const GUARD_BYTES: usize = 64 * 1024;
+
+/// Tops are spread over this many cache lines of the top page.
+const COLOURS: usize = 16;
+const CACHE_LINE_BYTES: usize = 64;
+
+/// The first mapping of an arena has this many slots, each further one twice as many as the one before.
+const FIRST_CHUNK_SLOTS: usize = 64;
+const MAX_CHUNK_SLOTS: usize = 64 * 1024;
+
+/// So many free stacks keep their pages. When there are more, the half that was freed longest ago gives them back.
+const MAX_WARM: usize = 1024;
+
+const _: () = assert!(CACHE_LINE_BYTES % STACK_ALIGNMENT == 0);
+
+/// How the guards of an arena are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Guard {
+    /// `MADV_GUARD_INSTALL`: no mapping is split.
+    Markers,
+    /// `mprotect`: two mappings for each stack.
+    Protection,
+}
+
+/// One mapping, and how much of it has been handed out for the first time.
+struct Chunk {
+    map: MmapRaw,
+    slots: usize,
+    carved: usize,
+}
+
+/// This thread's stacks of one size.
+pub(super) struct Arena {
+    stride_bytes: usize,
+    guard: Cell<Guard>,
+    chunks: RefCell<Vec<Chunk>>,
+    /// Tops of free slots whose pages are resident, the one freed last at the end.
+    warm: RefCell<Vec<*mut u8>>,
+    /// Tops of free slots that gave their pages back.
+    cold: RefCell<Vec<*mut u8>>,
+    in_use: Cell<usize>,
+}
+
+impl Arena {
+    /// The arena among `arenas` for stacks of at least `stack_bytes`, made if there is none yet.
+    pub(super) fn for_size(arenas: &mut Vec<Rc<Self>>, stack_bytes: usize) -> Rc<Self> {
+        let page_bytes = memory::page_bytes();
+        let stack_bytes = stack_bytes.max(MIN_STACK_BYTES);
+        // Beyond the address space: fails as a mapping, with the kernel's word for it.
+        let stride_bytes = stack_bytes
+            .checked_next_multiple_of(page_bytes)
+            .and_then(|bytes| bytes.checked_add(GUARD_BYTES.next_multiple_of(page_bytes)))
+            .unwrap_or(usize::MAX / 2 / page_bytes * page_bytes);
+        if let Some(arena) = arenas.iter().find(|arena| arena.stride_bytes == stride_bytes) {
+            return Rc::clone(arena);
+        }
+        let guard =
+            if cfg!(stolon_force_mprotect) { Guard::Protection } else { Guard::Markers };
+        let arena = Rc::new(Self {
+            stride_bytes,
+            guard: Cell::new(guard),
+            chunks: RefCell::default(),
+            warm: RefCell::default(),
+            cold: RefCell::default(),
+            in_use: Cell::new(0),
+        });
+        arenas.push(Rc::clone(&arena));
+        arena
+    }
+
+    /// Hands out a slot, by its top.
+    pub(super) fn take(&self) -> io::Result<*mut u8> {
+        let free = self.warm.borrow_mut().pop().or_else(|| self.cold.borrow_mut().pop());
+        let top = match free {
+            Some(top) => top,
+            None => self.carve()?,
+        };
+        self.in_use.set(self.in_use.get() + 1);
+        Ok(top)
+    }
+
+    /// Takes a slot back. The caller may still stand on it: nothing in it is touched now.
+    pub(super) fn give(&self, top: *mut u8) {
+        self.in_use.set(self.in_use.get() - 1);
+        let mut warm = self.warm.borrow_mut();
+        if warm.len() >= MAX_WARM {
+            // All but the last: that one may have been given back by a greenlet that has not left it yet.
+            let mut cold = self.cold.borrow_mut();
+            for top in warm.drain(..MAX_WARM / 2) {
+                self.cool(top);
+                cold.push(top);
+            }
+        }
+        warm.push(top);
+    }
+
+    pub(super) fn usable_bytes(&self, top: *mut u8) -> usize {
+        let past_slot_end = memory::page_bytes() - 1;
+        let slot_end = (top.addr() + past_slot_end) & !past_slot_end;
+        self.stride_bytes - guard_bytes() - (slot_end - top.addr())
+    }
+
+    pub(super) fn counts(&self) -> StackCounts {
+        let free = self.warm.borrow().len() + self.cold.borrow().len();
+        StackCounts { in_use: self.in_use.get(), free }
+    }
+
+    /// A slot that was never used before, guarded.
+    fn carve(&self) -> io::Result<*mut u8> {
+        let mut chunks = self.chunks.borrow_mut();
+        if chunks.last().is_none_or(|chunk| chunk.carved == chunk.slots) {
+            let slots = chunks.last().map_or(FIRST_CHUNK_SLOTS, |chunk| chunk.slots * 2);
+            chunks.push(self.map(slots.min(MAX_CHUNK_SLOTS))?);
+        }
+        let chunk = chunks.last_mut().expect("a chunk was pushed if there was none");
+        let offset = chunk.carved * self.stride_bytes;
+        // SAFETY: `carved < slots`, so this slot lies within the mapping of `slots * stride_bytes` bytes.
+        let slot = unsafe { chunk.map.as_mut_ptr().add(offset) };
+        // SAFETY: the slot has never been handed out, so nobody uses its lowest bytes.
+        unsafe { self.install_guard(slot)? };
+        let colour_bytes = chunk.carved % COLOURS * CACHE_LINE_BYTES;
+        chunk.carved += 1;
+        // SAFETY: the colour is less than a page, and a slot is at least MIN_STACK_BYTES long.
+        Ok(unsafe { slot.add(self.stride_bytes - colour_bytes) })
+    }
+
+    /// Maps a chunk of at most `slots` slots; fewer where limits on address space leave no room for so many.
+    fn map(&self, mut slots: usize) -> io::Result<Chunk> {
+        loop {
+            let mapped = slots
+                .checked_mul(self.stride_bytes)
+                .filter(|&bytes| bytes <= isize::MAX as usize)
+                .ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))
+                .and_then(|bytes| {
+                    MmapOptions::new().len(bytes).stack().no_reserve_swap().map_anon()
+                });
+            match mapped {
+                Ok(map) => {
+                    // A kernel without huge pages refuses the advice, and needs none.
+                    let _ = map.advise(Advice::NoHugePage);
+                    return Ok(Chunk { map: map.into(), slots, carved: 0 });
+                }
+                Err(_) if slots > 1 => slots /= 2,
+                Err(e) => return Err(no_memory(self.stride_bytes, &e)),
+            }
+        }
+    }
+
+    /// Makes the lowest bytes of a slot fault.
+    ///
+    /// # Safety
+    ///
+    /// `slot` is the lowest address of a slot of this arena, and nobody uses its guard's range.
+    unsafe fn install_guard(&self, slot: *mut u8) -> io::Result<()> {
+        if self.guard.get() == Guard::Markers {
+            // SAFETY: the caller's promise.
+            let installed = unsafe { memory::install_guard_markers(slot, guard_bytes()) };
+            // Some emulators accept advice that they do not know and do nothing: so look.
+            if installed.is_ok() && !memory::is_readable(slot) {
+                return Ok(());
+            }
+            self.guard.set(Guard::Protection);
+        }
+        // SAFETY: the caller's promise.
+        unsafe { memory::protect(slot, guard_bytes()) }.map_err(|e| no_guard(&e))
+    }
+
+    /// Gives a free slot's pages back to the kernel.
+    fn cool(&self, top: *mut u8) {
+        let bytes = self.usable_bytes(top);
+        let bottom = top.wrapping_sub(bytes);
+        let whole_bytes = bytes.next_multiple_of(memory::page_bytes());
+        // SAFETY: the slot is free and nobody stands on it: `give` keeps the one freed last out of here. The range
+        // is its pages above the guard. A refusal (locked memory) costs memory, nothing else.
+        let _ = unsafe { memory::give_back(bottom, whole_bytes) };
+    }
+}
+
+fn guard_bytes() -> usize {
+    GUARD_BYTES.next_multiple_of(memory::page_bytes())
+}
+
+fn no_memory(stride_bytes: usize, source: &io::Error) -> io::Error {
+    let text = format!(
+        "no address space for a stack of {} KiB, guard included \
+         (see RLIMIT_AS, vm.overcommit_memory and vm.max_map_count): {source}",
+        stride_bytes / 1024
+    );
+    io::Error::new(io::ErrorKind::OutOfMemory, text)
+}
+
+fn no_guard(source: &io::Error) -> io::Error {
+    let text = format!(
+        "a stack could not be guarded: each guard splits a mapping here, and a process may have \
+         vm.max_map_count of them: {source}"
+    );
+    io::Error::new(io::ErrorKind::OutOfMemory, text)
+}

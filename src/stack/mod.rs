@@ -1,0 +1,127 @@
+//! Stacks: guarded, pooled pieces of large mappings.
+//!
+//! Layer 2. Knows `sys` and the machine's stack alignment. A [`Stack`] is the right to run on one slot of an arena;
+//! dropping it gives the slot back to be reused, last in first out. Each thread has its own arenas, one for each
+//! stack size in use, and no lock is taken.
+//!
+//! ```text
+//!                   one slot of an arena (stride_bytes)
+//!   | guard, faults | ........ free ........ | frames in use | colour |
+//!   ^ slot          ^ bottom                            top ^        ^ slot end
+//! ```
+//!
+//! The colour moves tops of neighbouring stacks apart by cache lines, so that they do not all compete for the same
+//! few cache sets; it never costs a second page.
+
+mod arena;
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::sys;
+use arena::Arena;
+
+/// The smallest stack that can be asked for, in bytes; smaller requests are raised to it.
+pub const MIN_STACK_BYTES: usize = 16 * 1024;
+
+/// The size of stacks where none is asked for, in bytes, guard included.
+const DEFAULT_SLOT_BYTES: usize = 256 * 1024;
+
+/// What the process was told to use instead; 0: nothing.
+static PROCESS_DEFAULT_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+/// Sets the size of the stacks of all greenlets that are made from now on and ask for no size, in bytes.
+///
+/// It is rounded up to whole pages, and to [`MIN_STACK_BYTES`] at least. Only address space is taken at first:
+/// memory follows as far down as a stack is really used.
+pub fn set_default_stack_bytes(stack_bytes: usize) {
+    PROCESS_DEFAULT_BYTES.store(stack_bytes.max(MIN_STACK_BYTES), Ordering::Relaxed);
+}
+
+/// The size of a greenlet's stack where none is asked for, in bytes.
+///
+/// 236 KiB on x86_64 and 188 KiB on aarch64, unless [`set_default_stack_bytes`] said otherwise: with its guard and
+/// a page less, so that the distance between stacks is no power of two, a stack then takes 252 KiB of addresses.
+pub fn default_stack_bytes() -> usize {
+    match PROCESS_DEFAULT_BYTES.load(Ordering::Relaxed) {
+        0 => DEFAULT_SLOT_BYTES - arena::GUARD_BYTES - sys::memory::page_bytes(),
+        bytes => bytes,
+    }
+}
+
+/// How many stacks of this thread are in use, and how many are kept for reuse.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StackCounts {
+    /// Stacks that belong to a greenlet now.
+    pub in_use: usize,
+    /// Stacks that were used and wait to be used again.
+    pub free: usize,
+}
+
+/// Counts this thread's stacks, for tests of leaks and for tuning.
+pub fn stack_counts() -> StackCounts {
+    let mut sum = StackCounts::default();
+    let _ = ARENAS.try_with(|arenas| {
+        for arena in arenas.borrow().iter() {
+            let counts = arena.counts();
+            sum.in_use += counts.in_use;
+            sum.free += counts.free;
+        }
+    });
+    sum
+}
+
+thread_local! {
+    /// This thread's arenas, one for each stack size in use. A stack in use keeps its arena alive beyond this list.
+    static ARENAS: RefCell<Vec<Rc<Arena>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The exclusive right to use one slot of an arena.
+pub(crate) struct Stack {
+    top: *mut u8,
+    arena: Rc<Arena>,
+}
+
+impl Stack {
+    /// Takes a stack of at least `stack_bytes` from this thread's arenas.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's when no memory can be mapped or guarded, with the limit that was hit named; or that the thread
+    /// is past the point in its exit where it still has arenas.
+    pub(crate) fn new(stack_bytes: usize) -> io::Result<Self> {
+        let arena = ARENAS
+            .try_with(|arenas| Arena::for_size(&mut arenas.borrow_mut(), stack_bytes))
+            .map_err(|_| io::Error::other("no stack: this thread is exiting"))?;
+        let top = arena.take()?;
+        Ok(Self { top, arena })
+    }
+
+    /// The highest address of the stack: the first thing pushed lies below it. Aligned to a cache line.
+    pub(crate) fn top(&self) -> *mut u8 {
+        self.top
+    }
+
+    /// How many bytes can be used below [`top`](Self::top).
+    pub(crate) fn usable_bytes(&self) -> usize {
+        self.arena.usable_bytes(self.top)
+    }
+}
+
+impl Drop for Stack {
+    /// The memory stays as it is until another stack is taken or the arena trims itself, so a greenlet may give its
+    /// own stack back while it still stands on it, as long as it leaves before either happens.
+    fn drop(&mut self) {
+        self.arena.give(self.top);
+    }
+}
+
+impl fmt::Debug for Stack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stack").field("top", &self.top).field("bytes", &self.usable_bytes()).finish()
+    }
+}

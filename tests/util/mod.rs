@@ -1,0 +1,4 @@
+//! What the tests share. Each test program uses its part of it, and the rest is dead code there.
+#![allow(dead_code, unreachable_pub)]
+
+pub mod server;
