@@ -16,8 +16,7 @@ fn main() {
     let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
     let os = env::var("CARGO_CFG_TARGET_OS").unwrap_or_default();
     let width = env::var("CARGO_CFG_TARGET_POINTER_WIDTH").unwrap_or_default();
-    let supported =
-        os == "linux" && width == "64" && matches!(arch.as_str(), "x86_64" | "aarch64");
+    let supported = os == "linux" && width == "64" && matches!(arch.as_str(), "x86_64" | "aarch64");
     assert!(
         supported,
         "stolon supports Linux on x86_64 and aarch64 with 64-bit pointers; \

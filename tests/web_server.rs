@@ -172,7 +172,7 @@ fn a_head_of_more_than_8_kib_is_refused_and_the_connection_is_closed() {
     client.send(padded(8192));
     assert_eq!(client.response().status, 200);
     // Whether it is one byte too long, or goes on and on: the answer is not lost in a reset.
-    for bytes in [8193, 100_000] {
+    for bytes in [8193, 8_000_000] {
         let mut client = Client::connect(&server);
         client.send(padded(bytes));
         assert_eq!(client.response().status, 431);

@@ -92,17 +92,7 @@ impl Context {
     /// `top` must be a multiple of [`STACK_ALIGNMENT`].
     pub(crate) fn prepare(&mut self, top: *mut u8, entry: Entry, argument: *mut ()) {
         debug_assert_eq!(top.addr() % STACK_ALIGNMENT, 0);
-        *self = Self {
-            sp: top,
-            pc: start_address(),
-            fp: entry as *mut u8,
-            bx: argument.cast(),
-        };
-    }
-
-    /// Where the stack pointer was when this context was saved.
-    pub(crate) fn sp(&self) -> *mut u8 {
-        self.sp
+        *self = Self { sp: top, pc: start_address(), fp: entry as *mut u8, bx: argument.cast() };
     }
 }
 

@@ -7,10 +7,10 @@ use std::mem::{ManuallyDrop, MaybeUninit};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
+use super::GreenletExit;
 use super::block::{Block, Ref, Stage};
 use super::exit::Death;
 use super::transfer::{self, Arrival, Event, Payload};
-use super::GreenletExit;
 use crate::arch::{Departure, STACK_ALIGNMENT, Word};
 use crate::stack::Stack;
 
@@ -112,8 +112,7 @@ where
     block.stage.set(Stage::Started);
     let outcome = run_to_end(ManuallyDrop::into_inner(run), arrival);
     // SAFETY: the record is valid, and its result slot free, until this greenlet's stack is used again.
-    let (departure, result) =
-        unsafe { (&raw mut (*record).departure, &raw mut (*record).result) };
+    let (departure, result) = unsafe { (&raw mut (*record).departure, &raw mut (*record).result) };
     let delivery = deliver(block, outcome, result.cast());
     // SAFETY: as above; the departure lies above every frame of this stack.
     unsafe { departure.write(delivery) };
@@ -164,7 +163,8 @@ fn deliver<T: 'static>(block: &Block, outcome: Outcome<T>, result: *mut T) -> De
 
 /// Whom the end of a greenlet reaches when nobody waits for its death, and as what.
 fn address<T: 'static>(block: &Block, outcome: Outcome<T>, result: *mut T) -> (Ref, Word, Event) {
-    let to = transfer::nearest_living_ancestor(block).expect("a running greenlet has a living root");
+    let to =
+        transfer::nearest_living_ancestor(block).expect("a running greenlet has a living root");
     match outcome {
         Outcome::Value(value) => {
             if to.takes::<T>() {

@@ -150,6 +150,18 @@ impl<T: 'static> Greenlet<T> {
         Greenlet::from_block(self.block.clone())
     }
 
+    /// As [`switch`](Self::switch), but this handle is dropped before and not after it, if it is not the last one.
+    #[inline(always)]
+    pub(crate) fn switch_into(self, value: T) -> Result<T, SwitchError<T>> {
+        transfer::switch_into(self.block, value)
+    }
+
+    /// Makes what ends in this dead greenlet, as its child, end in `heir` instead.
+    pub(crate) fn inherit<U: 'static>(&self, heir: &Greenlet<U>) {
+        debug_assert!(self.is_dead() && *self != *heir);
+        self.block.set_parent(heir.block.clone());
+    }
+
     fn from_block(block: Ref) -> Self {
         Self { block, takes: PhantomData }
     }
@@ -179,6 +191,15 @@ impl<T: 'static> Greenlet<T> {
 /// In destructors of thread-local values that run after the thread's greenlets have ended.
 pub fn current<T: 'static>() -> Greenlet<T> {
     Greenlet::from_block(thread::current())
+}
+
+/// The root of this thread's greenlets: the one that runs on the thread's own stack.
+pub(crate) fn root<T: 'static>() -> Greenlet<T> {
+    let mut root = current();
+    while let Some(parent) = root.parent() {
+        root = parent;
+    }
+    root
 }
 
 impl<T: 'static> Clone for Greenlet<T> {
@@ -232,7 +253,11 @@ impl<T> fmt::Display for SwitchError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TypeMismatch { .. } => {
-                write!(f, "the greenlet waits for a value of another type than {}", type_name::<T>())
+                write!(
+                    f,
+                    "the greenlet waits for a value of another type than {}",
+                    type_name::<T>()
+                )
             }
             Self::Exited => write!(f, "a child greenlet was ended by GreenletExit"),
             Self::ThreadExiting { .. } => write!(f, "the thread's greenlets have ended"),

@@ -14,7 +14,7 @@
 #![allow(unsafe_code)]
 
 use std::any::Any;
-use std::cell::Cell;
+use std::cell::{Cell, UnsafeCell};
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::panic::resume_unwind;
 use std::ptr;
@@ -172,17 +172,31 @@ pub(super) fn switch<T: 'static>(to: &Ref, value: T) -> Result<T, SwitchError<T>
     if !to.takes::<T>() || to.is_current() {
         return switch_slow(to, value);
     }
-    // SAFETY: checked.
-    unsafe { send(to, value) }
+    // SAFETY: checked; the caller holds the reference meanwhile.
+    unsafe { send(to.as_ptr(), value) }
+}
+
+/// As [`switch`], but lets go of `to` first, if there are other references to it: a greenlet that waits for long does
+/// not keep the one it switched to.
+#[inline(always)]
+pub(super) fn switch_into<T: 'static>(to: Ref, value: T) -> Result<T, SwitchError<T>> {
+    if !to.takes::<T>() || to.is_current() || to.is_last() {
+        return switch(&to, value);
+    }
+    let block = to.as_ptr();
+    drop(to);
+    // SAFETY: checked; another reference is left, and the block becomes the current greenlet's before anything runs
+    // that could drop that one.
+    unsafe { send(block, value) }
 }
 
 /// Sends `value` to a greenlet that awaits a `T`.
 ///
 /// # Safety
 ///
-/// `to` takes a `T` and is not the current greenlet.
+/// `to` is alive, takes a `T` and is not the current greenlet.
 #[inline(always)]
-unsafe fn send<T: 'static>(to: &Ref, value: T) -> Result<T, SwitchError<T>> {
+unsafe fn send<T: 'static>(to: *const Block, value: T) -> Result<T, SwitchError<T>> {
     let value = ManuallyDrop::new(value);
     // SAFETY: `to` is of this thread (blocks are not `Send`), and by the caller's promise it awaits a `T` and is not
     // the current greenlet: so it is suspended or unstarted. `value` stays where it is until this greenlet is resumed, and is not used again.
@@ -210,8 +224,8 @@ fn switch_to_living<T: 'static>(to: &Ref, value: T) -> Result<T, SwitchError<T>>
     if to.is_current() {
         Ok(value)
     } else if to.takes::<T>() {
-        // SAFETY: checked.
-        unsafe { send(to, value) }
+        // SAFETY: checked; the caller holds the reference meanwhile.
+        unsafe { send(to.as_ptr(), value) }
     } else if to.waits() {
         Err(SwitchError::TypeMismatch { value })
     } else {
@@ -238,7 +252,7 @@ pub(super) fn kill<T: 'static>(to: &Ref) -> Arrival<T> {
     assert!(to.waits(), "only a greenlet that waits can be killed");
     // SAFETY: `to` waits for something, so it is suspended or unstarted, not this greenlet, and of this thread. A kill
     // carries no word, and every receiver takes it.
-    unsafe { transfer(to, Word::uninit(), Event::Kill) }
+    unsafe { transfer(to.as_ptr(), Word::uninit(), Event::Kill) }
 }
 
 /// What an arrival without a value does to the greenlet it reached.
@@ -257,21 +271,22 @@ pub(super) fn raise<T>(arrival: Arrival<T>) -> Result<T, SwitchError<T>> {
 ///
 /// # Safety
 ///
-/// `to` belongs to this thread, is not the current greenlet, and `to` waits; `word` and `event` are of the kinds
+/// `to` is alive, belongs to this thread, is not the current greenlet, and `to` waits; `word` and `event` are of the kinds
 /// listed in the module's table, a value of the type that `to` awaits.
 #[inline(always)]
-unsafe fn transfer<T: 'static>(to: &Ref, word: Word, event: Event) -> Arrival<T> {
+unsafe fn transfer<T: 'static>(to: *const Block, word: Word, event: Event) -> Arrival<T> {
     let from = current_ptr();
     // SAFETY: a thread with a greenlet that awaits something has a current one (`leave_root`); its block is alive
     // (see `try_current`) and stays so while it is suspended, held by whoever can resume it.
     let from = unsafe { &*from };
     from.set_takes::<T>();
-    CURRENT.set(to.as_ptr());
+    CURRENT.set(to);
     // SAFETY: `from` is saved here and nowhere else until it is resumed, which it can be as it is not CURRENT any
     // more. `to` waited, so its context was saved or prepared and not resumed since; now that it is CURRENT nobody
     // resumes it again. Its stack is mapped as long as it is not dead, and blocks never change thread.
     let (word, event) = unsafe {
-        arch::switch(from.context.get(), to.context.get().cast_const(), word, event as usize)
+        let to = UnsafeCell::raw_get(&raw const (*to).context);
+        arch::switch(from.context.get(), to, word, event as usize)
     };
     // SAFETY: this greenlet awaited a `T` and has just been resumed.
     unsafe { Arrival::receive(word, event) }

@@ -72,8 +72,7 @@ impl Arena {
         if let Some(arena) = arenas.iter().find(|arena| arena.stride_bytes == stride_bytes) {
             return Rc::clone(arena);
         }
-        let guard =
-            if cfg!(stolon_force_mprotect) { Guard::Protection } else { Guard::Markers };
+        let guard = if cfg!(stolon_force_mprotect) { Guard::Protection } else { Guard::Markers };
         let arena = Rc::new(Self {
             stride_bytes,
             guard: Cell::new(guard),

@@ -122,6 +122,9 @@ impl Drop for Stack {
 
 impl fmt::Debug for Stack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stack").field("top", &self.top).field("bytes", &self.usable_bytes()).finish()
+        f.debug_struct("Stack")
+            .field("top", &self.top)
+            .field("bytes", &self.usable_bytes())
+            .finish()
     }
 }

@@ -17,5 +17,8 @@ macro_rules! syscall {
 }
 
 pub(crate) mod epoll;
+pub(crate) mod limits;
 pub(crate) mod memory;
+pub(crate) mod net;
+pub(crate) mod signal;
 pub(crate) mod time;

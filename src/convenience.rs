@@ -1,0 +1,17 @@
+//! Small helpers for programs, after eventlet's module of this name.
+//!
+//! Layer 7.
+
+use std::io;
+
+use crate::sys;
+
+/// Raises the process's limit on open descriptors as far as it may go by itself, and returns it: the soft
+/// `RLIMIT_NOFILE` becomes the hard one. A server of many connections does this first.
+///
+/// # Errors
+///
+/// The kernel's.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    sys::limits::raise_descriptor_limit()
+}

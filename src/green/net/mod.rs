@@ -1,0 +1,96 @@
+//! TCP, as `std::net` has it.
+//!
+//! A socket belongs to the thread that made it, as its registration with that thread's hub does: unlike std's it is
+//! not `Send`. To move one, turn it into an [`OwnedFd`](std::os::fd::OwnedFd) or a `std::net` socket, and make a green
+//! one of that on the other thread.
+//!
+//! A descriptor is in non-blocking mode from the moment that a green socket is made of it, and stays so. One green
+//! thread at a time may wait to read from a socket, and one to write to it: a second one gets an error that says so.
+//!
+//! Host names are resolved by the system's resolver, which blocks the whole thread; addresses in digits are not.
+
+mod listener;
+mod stream;
+
+pub use listener::{Incoming, TcpListener};
+pub use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
+pub use stream::TcpStream;
+
+use std::io;
+
+/// Calls `f` with each address until it succeeds, and returns the last error if it never does.
+fn each_addr<R>(
+    addrs: impl ToSocketAddrs,
+    mut f: impl FnMut(&SocketAddr) -> io::Result<R>,
+) -> io::Result<R> {
+    let mut last = None;
+    for addr in addrs.to_socket_addrs()? {
+        match f(&addr) {
+            Ok(result) => return Ok(result),
+            Err(e) => last = Some(e),
+        }
+    }
+    Err(last.unwrap_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidInput, "could not resolve to any addresses")
+    }))
+}
+
+/// The conversions that a green socket shares with std's socket of the same name.
+macro_rules! descriptor_conversions {
+    ($socket:ident) => {
+        impl AsFd for $socket {
+            fn as_fd(&self) -> BorrowedFd<'_> {
+                self.source.io().as_fd()
+            }
+        }
+
+        impl AsRawFd for $socket {
+            fn as_raw_fd(&self) -> RawFd {
+                self.source.io().as_raw_fd()
+            }
+        }
+
+        impl IntoRawFd for $socket {
+            fn into_raw_fd(self) -> RawFd {
+                OwnedFd::from(self).into_raw_fd()
+            }
+        }
+
+        impl From<$socket> for OwnedFd {
+            fn from(socket: $socket) -> Self {
+                OwnedFd::from(std::net::$socket::from(socket))
+            }
+        }
+
+        impl From<$socket> for std::net::$socket {
+            /// Takes the socket out of the hub. It stays in non-blocking mode.
+            fn from(socket: $socket) -> Self {
+                socket.source.into_io()
+            }
+        }
+
+        impl From<OwnedFd> for $socket {
+            /// Takes a socket over, and puts it into non-blocking mode.
+            ///
+            /// # Panics
+            ///
+            /// If it has no such mode, so is no socket.
+            fn from(fd: OwnedFd) -> Self {
+                Self::from(std::net::$socket::from(fd))
+            }
+        }
+
+        impl From<std::net::$socket> for $socket {
+            /// Takes a socket over, and puts it into non-blocking mode.
+            ///
+            /// # Panics
+            ///
+            /// If it has no such mode, so is no socket.
+            fn from(socket: std::net::$socket) -> Self {
+                socket.set_nonblocking(true).expect("a socket has a non-blocking mode");
+                Self::from_nonblocking(socket)
+            }
+        }
+    };
+}
+use descriptor_conversions;

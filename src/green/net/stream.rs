@@ -1,0 +1,298 @@
+//! `TcpStream`.
+
+use std::cell::Cell;
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use super::{SocketAddr, ToSocketAddrs, descriptor_conversions, each_addr};
+use crate::clock::Deadline;
+use crate::hub::{self, Direction, Drained, Source};
+use crate::sys;
+
+/// A TCP connection, as [`std::net::TcpStream`]; reading, writing and connecting block only the green thread.
+///
+/// Both it and a reference to it implement [`Read`] and [`Write`], so one green thread can read while another writes.
+pub struct TcpStream {
+    source: Source<std::net::TcpStream>,
+    /// Of reading and of writing.
+    timeouts: [Cell<Option<Duration>>; 2],
+}
+
+impl TcpStream {
+    /// Connects to the first of the addresses that can be connected to.
+    ///
+    /// # Errors
+    ///
+    /// As [`std::net::TcpStream::connect`]: of several addresses the last one's error.
+    pub fn connect<A: ToSocketAddrs>(addr: A) -> io::Result<Self> {
+        each_addr(addr, |addr| Self::connect_until(addr, Deadline::NEVER))
+    }
+
+    /// Connects to `addr`, for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// [`TimedOut`](io::ErrorKind::TimedOut) when the time is over, [`InvalidInput`](io::ErrorKind::InvalidInput) if
+    /// it is zero; else the kernel's.
+    pub fn connect_timeout(addr: &SocketAddr, timeout: Duration) -> io::Result<Self> {
+        let timeout = not_zero(Some(timeout))?;
+        Self::connect_until(addr, hub::try_current()?.deadline_after(timeout))
+    }
+
+    fn connect_until(addr: &SocketAddr, deadline: Deadline) -> io::Result<Self> {
+        let socket = sys::net::tcp_socket(addr)?;
+        let started = sys::net::connect(socket.as_fd(), addr);
+        let stream = Self::from_nonblocking(socket.into());
+        match started {
+            Ok(()) => Ok(stream),
+            Err(e) if sys::net::is_in_progress(&e) => {
+                stream.source.wait_ready(Direction::Write, deadline)?;
+                match stream.take_error()? {
+                    Some(e) => Err(e),
+                    None => Ok(stream),
+                }
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    pub(super) fn from_nonblocking(stream: std::net::TcpStream) -> Self {
+        Self { source: Source::new(stream), timeouts: [Cell::new(None), Cell::new(None)] }
+    }
+
+    /// The address of the other side.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, `ENOTCONN` if the connection is gone.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.source.io().peer_addr()
+    }
+
+    /// The address of this side.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.source.io().local_addr()
+    }
+
+    /// Shuts down reading, writing or both. Who waits for that direction is woken, and sees the end.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, `ENOTCONN` if the connection is gone.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.source.io().shutdown(how)
+    }
+
+    /// Another handle to the same connection, with the same timeouts and a registration of its own.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, `EMFILE` if there is no descriptor left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let clone = Self::from_nonblocking(self.source.io().try_clone()?);
+        Ok(Self { timeouts: self.timeouts.clone(), ..clone })
+    }
+
+    /// Limits each read. After that time it returns [`TimedOut`](io::ErrorKind::TimedOut); `None` is no limit.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a duration of zero.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.timeout(Direction::Read).set(not_zero(timeout)?);
+        Ok(())
+    }
+
+    /// Limits each write. After that time it returns [`TimedOut`](io::ErrorKind::TimedOut); `None` is no limit.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a duration of zero.
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.timeout(Direction::Write).set(not_zero(timeout)?);
+        Ok(())
+    }
+
+    /// The limit on each read.
+    ///
+    /// # Errors
+    ///
+    /// None; std's signature.
+    pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.timeout(Direction::Read).get())
+    }
+
+    /// The limit on each write.
+    ///
+    /// # Errors
+    ///
+    /// None; std's signature.
+    pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.timeout(Direction::Write).get())
+    }
+
+    /// Reads without taking what was read off the stream.
+    ///
+    /// # Errors
+    ///
+    /// As [`Read::read`] of this type.
+    pub fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        // What was peeked at is still there, however little it was.
+        self.run(Direction::Read, |io| Ok((io.peek(buf)?, Drained::No)))
+    }
+
+    /// Whether small packets are sent at once (`TCP_NODELAY`).
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
+        self.source.io().set_nodelay(nodelay)
+    }
+
+    /// Whether small packets are sent at once.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn nodelay(&self) -> io::Result<bool> {
+        self.source.io().nodelay()
+    }
+
+    /// Sets the time-to-live of this socket's packets, in hops.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
+        self.source.io().set_ttl(ttl)
+    }
+
+    /// The time-to-live of this socket's packets, in hops.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn ttl(&self) -> io::Result<u32> {
+        self.source.io().ttl()
+    }
+
+    /// The error that is pending on the socket, which is cleared.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, when it cannot be asked.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.source.io().take_error()
+    }
+
+    /// Whether operations return [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting.
+    ///
+    /// It is a property of this handle; the descriptor is in non-blocking mode in any case.
+    ///
+    /// # Errors
+    ///
+    /// None; std's signature.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        self.source.set_nonblocking(nonblocking);
+        Ok(())
+    }
+
+    fn timeout(&self, direction: Direction) -> &Cell<Option<Duration>> {
+        &self.timeouts[direction as usize]
+    }
+
+    fn run<R>(
+        &self,
+        direction: Direction,
+        op: impl FnMut(&std::net::TcpStream) -> io::Result<(R, Drained)>,
+    ) -> io::Result<R> {
+        let timeout = self.timeout(direction).get();
+        self.source.run(direction, |hub| hub.deadline_after(timeout), op)
+    }
+}
+
+/// A timeout as std takes them.
+fn not_zero(timeout: Option<Duration>) -> io::Result<Option<Duration>> {
+    if timeout == Some(Duration::ZERO) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "cannot set a 0 duration timeout"));
+    }
+    Ok(timeout)
+}
+
+impl Read for &TcpStream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.run(Direction::Read, |mut io| {
+            let bytes = io.read(buf)?;
+            Ok((bytes, Drained::after(bytes, buf.len())))
+        })
+    }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let asked = bufs.iter().map(|buf| buf.len()).sum();
+        self.run(Direction::Read, |mut io| {
+            let bytes = io.read_vectored(bufs)?;
+            Ok((bytes, Drained::after(bytes, asked)))
+        })
+    }
+}
+
+impl Write for &TcpStream {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.run(Direction::Write, |mut io| {
+            let bytes = io.write(buf)?;
+            Ok((bytes, Drained::after(bytes, buf.len())))
+        })
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        let asked = bufs.iter().map(|buf| buf.len()).sum();
+        self.run(Direction::Write, |mut io| {
+            let bytes = io.write_vectored(bufs)?;
+            Ok((bytes, Drained::after(bytes, asked)))
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for TcpStream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        (&*self).read(buf)
+    }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        (&*self).read_vectored(bufs)
+    }
+}
+
+impl Write for TcpStream {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        (&*self).write(buf)
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        (&*self).write_vectored(bufs)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+descriptor_conversions!(TcpStream);
+
+impl fmt::Debug for TcpStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.source.io().fmt(f)
+    }
+}

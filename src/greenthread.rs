@@ -1,0 +1,240 @@
+//! Green threads: functions that run concurrently on one OS thread, scheduled by the hub.
+//!
+//! Layer 6. Mirrors eventlet's `greenthread` in the shape of `std::thread`: [`spawn`] only schedules; the new green
+//! thread runs when the current one next blocks. A green thread that nobody holds a handle to runs on.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+use std::thread;
+use std::time::Duration;
+
+use crate::clock::Deadline;
+use crate::greenlet::{self, Greenlet, GreenletExit};
+use crate::hub::{self, Wait, WaitId, WaitsFor, Wake};
+
+/// Runs `f` in a new green thread, mirroring eventlet's `spawn` and [`std::thread::spawn`].
+///
+/// It starts when the current greenlet next blocks, after those that are runnable already.
+///
+/// ```
+/// let answer = stolon::spawn(|| 6 * 7);
+/// assert_eq!(answer.wait(), 42);
+/// ```
+///
+/// # Panics
+///
+/// When no stack can be had; [`Builder::spawn`] returns the error instead.
+pub fn spawn<R: 'static>(f: impl FnOnce() -> R + 'static) -> GreenThread<R> {
+    Builder::new().spawn(f).expect("no green thread could be made")
+}
+
+/// Blocks the current greenlet, and no other, for at least `duration`, mirroring eventlet's `sleep`.
+///
+/// A duration of zero lets every other runnable greenlet run once. While the thread exits it returns at once.
+///
+/// # Panics
+///
+/// When it is called on the hub's own loop, and when the thread's hub cannot be made.
+pub fn sleep(duration: Duration) {
+    let hub = hub::current();
+    if duration.is_zero() {
+        Wait::begin(&hub, WaitsFor::Turn).yield_now();
+    } else {
+        let deadline = hub.deadline_after(Some(duration));
+        Wait::begin(&hub, WaitsFor::Sleep).park(deadline);
+    }
+}
+
+/// Makes green threads with a name or a stack of another size, as [`std::thread::Builder`] does threads.
+#[derive(Debug)]
+#[must_use = "it does nothing until `spawn` is called"]
+pub struct Builder {
+    greenlet: greenlet::Builder,
+}
+
+impl Builder {
+    /// With no name and a stack of the default size.
+    pub fn new() -> Self {
+        Self { greenlet: Greenlet::<Wake>::builder() }
+    }
+
+    /// Names the green thread, for messages and `Debug`.
+    pub fn name(self, name: impl Into<String>) -> Self {
+        Self { greenlet: self.greenlet.name(name) }
+    }
+
+    /// The least size of its stack, in bytes.
+    pub fn stack_bytes(self, stack_bytes: usize) -> Self {
+        Self { greenlet: self.greenlet.stack_bytes(stack_bytes) }
+    }
+
+    /// Runs `f` in a new green thread, as [`spawn`] does.
+    ///
+    /// # Errors
+    ///
+    /// When no stack can be had or the thread's hub cannot be made.
+    pub fn spawn<R: 'static>(self, f: impl FnOnce() -> R + 'static) -> io::Result<GreenThread<R>> {
+        let hub = hub::try_current()?;
+        let shared = Rc::new(Shared::new());
+        let ending = Ending { shared: Rc::clone(&shared) };
+        let run = move |_: Wake| {
+            let outcome = catch_unwind(AssertUnwindSafe(f));
+            ending.shared.end(outcome);
+            Wake::Ended
+        };
+        let greenlet = self.greenlet.parent(&hub.mainloop()?).build(run)?;
+        *shared.greenlet.borrow_mut() = Some(greenlet.clone());
+        hub.start(greenlet);
+        Ok(GreenThread { shared })
+    }
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A handle to a green thread that ends with an `R`, mirroring eventlet's `GreenThread`.
+///
+/// Dropping it detaches the green thread, which runs on.
+pub struct GreenThread<R> {
+    shared: Rc<Shared<R>>,
+}
+
+impl<R: 'static> GreenThread<R> {
+    /// Waits for the green thread to end, and returns a copy of what it returned, every time it is called and to any
+    /// number of waiters. Mirrors eventlet's `wait`.
+    ///
+    /// # Panics
+    ///
+    /// With the green thread's panic if it ended by one: with its own payload the first time, later with a copy if it
+    /// is a string, and else with a string that says so. With [`GreenletExit`] if it was killed.
+    pub fn wait(&self) -> R
+    where
+        R: Clone,
+    {
+        self.shared.wait_for_end();
+        let outcome = self.shared.outcome.borrow_mut().take();
+        let (given, kept) = match outcome {
+            Some(Ok(value)) => (Ok(value.clone()), Ok(value)),
+            Some(Err(payload)) => {
+                let copy = copy_of(&*payload);
+                (Err(payload), Err(copy))
+            }
+            None => panic!("the result of the green thread is gone"),
+        };
+        *self.shared.outcome.borrow_mut() = Some(kept);
+        given.unwrap_or_else(|payload| resume_unwind(payload))
+    }
+
+    /// Waits for the green thread to end, and returns its result or the payload of its panic, as
+    /// [`std::thread::JoinHandle::join`] does.
+    pub fn join(self) -> thread::Result<R> {
+        self.shared.wait_for_end();
+        let outcome = self.shared.outcome.borrow_mut().take();
+        outcome.unwrap_or_else(|| panic!("the result of the green thread is gone"))
+    }
+
+    /// Ends the green thread by raising [`GreenletExit`] where it waits, mirroring eventlet's `kill`.
+    ///
+    /// It runs at once, unwinds, and its destructors run; the caller goes on after all that are runnable now. One
+    /// that has not started never does. On one that has ended it does nothing; on the current one it raises the exit.
+    ///
+    /// # Panics
+    ///
+    /// With [`GreenletExit`], if it is the current green thread.
+    pub fn kill(&self) {
+        let greenlet = self.shared.greenlet.borrow().clone();
+        if let Some(greenlet) = greenlet {
+            if greenlet.is_current() {
+                resume_unwind(Box::new(GreenletExit));
+            }
+            hub::current().exit_greenlet(&greenlet);
+        }
+    }
+
+    /// Whether it has ended.
+    pub fn is_dead(&self) -> bool {
+        self.shared.greenlet.borrow().is_none()
+    }
+}
+
+impl<R> fmt::Debug for GreenThread<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.shared.greenlet.borrow() {
+            Some(greenlet) => write!(f, "GreenThread({greenlet:?})"),
+            None => write!(f, "GreenThread(dead)"),
+        }
+    }
+}
+
+/// What a green thread and its handle have in common.
+struct Shared<R> {
+    /// While it has not ended: a green thread owns itself.
+    greenlet: RefCell<Option<Greenlet<Wake>>>,
+    /// When it has ended, until the result is moved out.
+    outcome: RefCell<Option<thread::Result<R>>>,
+    waiters: RefCell<Vec<WaitId>>,
+}
+
+impl<R> Shared<R> {
+    fn new() -> Self {
+        Self {
+            greenlet: RefCell::new(None),
+            outcome: RefCell::new(None),
+            waiters: RefCell::new(Vec::new()),
+        }
+    }
+
+    /// Called once, by the green thread itself or by who killed it before it started.
+    fn end(&self, outcome: thread::Result<R>) {
+        *self.outcome.borrow_mut() = Some(outcome);
+        drop(self.greenlet.take());
+        for waiter in self.waiters.take() {
+            if let Ok(hub) = hub::try_current() {
+                hub.wake(waiter, Wake::Ready);
+            }
+        }
+    }
+
+    fn wait_for_end(&self) {
+        while self.greenlet.borrow().is_some() {
+            let wait = Wait::begin(&hub::current(), WaitsFor::GreenThread);
+            self.waiters.borrow_mut().push(wait.id());
+            if wait.park(Deadline::NEVER) == Wake::Closed {
+                panic!("cannot wait for a green thread: this thread is exiting");
+            }
+        }
+    }
+}
+
+/// Sees to it that a green thread that never runs ends all the same.
+struct Ending<R> {
+    shared: Rc<Shared<R>>,
+}
+
+impl<R> Drop for Ending<R> {
+    fn drop(&mut self) {
+        if self.shared.greenlet.borrow().is_some() {
+            self.shared.end(Err(Box::new(GreenletExit)));
+        }
+    }
+}
+
+/// The next best thing to a copy of a panic's payload.
+fn copy_of(payload: &(dyn Any + Send)) -> Box<dyn Any + Send> {
+    if payload.is::<GreenletExit>() {
+        Box::new(GreenletExit)
+    } else if let Some(text) = payload.downcast_ref::<&'static str>() {
+        Box::new(*text)
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        Box::new(text.clone())
+    } else {
+        Box::new("a green thread panicked; its payload went to who waited for it first")
+    }
+}

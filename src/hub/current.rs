@@ -1,0 +1,53 @@
+//! The thread's own hub.
+
+use std::cell::OnceCell;
+use std::io;
+use std::rc::Rc;
+
+use super::Hub;
+use crate::clock::Clock;
+use crate::greenlet;
+
+thread_local! {
+    static HUB: Guard = const { Guard { hub: OnceCell::new() } };
+}
+
+/// Owns the thread's hub, and closes it when the thread exits.
+struct Guard {
+    hub: OnceCell<Rc<Hub>>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(hub) = self.hub.get() {
+            hub.closed.set(true);
+        }
+    }
+}
+
+/// The thread's hub, made if there is none yet.
+///
+/// # Errors
+///
+/// When no epoll instance can be made, and when the thread is exiting.
+pub(crate) fn try_current() -> io::Result<Rc<Hub>> {
+    let made = HUB.try_with(|guard| match guard.hub.get() {
+        Some(hub) => Ok(Rc::clone(hub)),
+        None => {
+            // First of all, so that the thread's greenlets outlive its hub and find it closed.
+            greenlet::current::<()>();
+            let hub = Hub::new(Clock::monotonic())?;
+            Ok(Rc::clone(guard.hub.get_or_init(|| hub)))
+        }
+    });
+    made.unwrap_or_else(|_| Err(io::Error::other("no hub: this thread is exiting")))
+}
+
+/// The thread's hub, made if there is none yet.
+///
+/// # Panics
+///
+/// Where [`try_current`] returns an error.
+pub(crate) fn current() -> Rc<Hub> {
+    try_current().expect("no hub could be made")
+}

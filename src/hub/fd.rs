@@ -1,0 +1,340 @@
+//! Waiting for descriptors.
+//!
+//! A descriptor is registered once, edge-triggered, both ways, when an operation on it first would block. From then
+//! on the hub remembers for each direction whether it may be ready, and an operation is only tried when it may:
+//!
+//! | | ready |
+//! |---|---|
+//! | an event says so | yes |
+//! | an operation would have blocked | no |
+//! | a read or write moved less than was asked for | no, unless the peer has closed: then the next read says so |
+//!
+//! So a request that arrives whole and is answered at once costs one read and one write.
+
+use std::cell::{Cell, OnceCell};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::rc::Rc;
+
+use super::{Hub, Wait, WaitId, WaitsFor, Wake};
+use crate::clock::Deadline;
+use crate::poller::{Event, Token};
+
+/// The direction of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Read = 0,
+    Write = 1,
+}
+
+/// Whether an operation has left nothing more to read, or no more room to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Drained {
+    Yes,
+    No,
+}
+
+impl Drained {
+    /// A stream is drained when it moved less than it was asked to.
+    pub(crate) fn after(moved: usize, asked: usize) -> Self {
+        if moved < asked { Self::Yes } else { Self::No }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Side {
+    ready: bool,
+    /// No more edges will come: the peer or the network has ended this direction.
+    ended: bool,
+    waiter: Option<WaitId>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    generation: u32,
+    sides: [Side; 2],
+}
+
+/// The registered descriptors of one hub.
+#[derive(Debug, Default)]
+pub(super) struct FdTable {
+    slots: Vec<Slot>,
+    vacant: Vec<u32>,
+    waiting: usize,
+}
+
+impl FdTable {
+    fn insert(&mut self) -> Token {
+        let index = self.vacant.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 descriptors")
+        });
+        Token::new(index, self.slots[index as usize].generation)
+    }
+
+    /// Frees a registration's place. Events that are still under way for it find another generation.
+    fn remove(&mut self, token: Token) {
+        let generation = token.generation().wrapping_add(1);
+        self.slots[token.slot() as usize] = Slot { generation, ..Slot::default() };
+        self.vacant.push(token.slot());
+    }
+
+    fn side(&mut self, token: Token, direction: Direction) -> &mut Side {
+        &mut self.slots[token.slot() as usize].sides[direction as usize]
+    }
+
+    /// Notes what an event says, and returns the waits that it ends.
+    pub(super) fn dispatch(&mut self, event: &Event) -> [Option<WaitId>; 2] {
+        let token = event.token();
+        let Some(slot) = self.slots.get_mut(token.slot() as usize) else { return [None; 2] };
+        if slot.generation != token.generation() {
+            return [None; 2];
+        }
+        let over = event.is_hangup() || event.is_error();
+        let happened =
+            [(event.is_readable(), over || event.is_read_closed()), (event.is_writable(), over)];
+        let mut woken = [None; 2];
+        for ((side, (ready, ended)), woken) in slot.sides.iter_mut().zip(happened).zip(&mut woken) {
+            side.ended |= ended;
+            if ready || ended {
+                side.ready = true;
+                // The greenlet itself takes the waiter out: until it runs, the direction is still its own.
+                *woken = side.waiter;
+            }
+        }
+        woken
+    }
+
+    pub(super) fn anyone_waits(&self) -> bool {
+        self.waiting > 0
+    }
+}
+
+/// A descriptor's place in its hub.
+struct Registration {
+    hub: Rc<Hub>,
+    token: Token,
+}
+
+impl Registration {
+    fn is_ready(&self, direction: Direction) -> bool {
+        self.hub.fds.borrow_mut().side(self.token, direction).ready
+    }
+
+    fn would_block(&self, direction: Direction) {
+        self.hub.fds.borrow_mut().side(self.token, direction).ready = false;
+    }
+
+    fn drained(&self, direction: Direction) {
+        let mut fds = self.hub.fds.borrow_mut();
+        let side = fds.side(self.token, direction);
+        side.ready = side.ended;
+    }
+}
+
+/// Holds one direction of a descriptor for the greenlet that waits for it.
+struct Waiting<'a> {
+    registration: &'a Registration,
+    direction: Direction,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(
+        registration: &'a Registration,
+        direction: Direction,
+        fd: RawFd,
+        id: WaitId,
+    ) -> io::Result<Self> {
+        let mut fds = registration.hub.fds.borrow_mut();
+        let side = fds.side(registration.token, direction);
+        if side.waiter.is_some() {
+            return Err(second_waiter(direction, fd));
+        }
+        side.waiter = Some(id);
+        fds.waiting += 1;
+        Ok(Self { registration, direction })
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut fds = self.registration.hub.fds.borrow_mut();
+        fds.waiting -= 1;
+        fds.side(self.registration.token, self.direction).waiter = None;
+    }
+}
+
+/// A non-blocking descriptor whose operations block the greenlet instead of the thread.
+pub(crate) struct Source<S: AsFd> {
+    /// Closed after it was taken out of the hub.
+    registration: OnceCell<Registration>,
+    /// Whether the user asked for `WouldBlock` instead of waiting.
+    nonblocking: Cell<bool>,
+    /// None only when it was taken out to outlive this.
+    io: Option<S>,
+}
+
+impl<S: AsFd> Source<S> {
+    /// Takes a descriptor that is in non-blocking mode.
+    pub(crate) fn new(io: S) -> Self {
+        Self { registration: OnceCell::new(), nonblocking: Cell::new(false), io: Some(io) }
+    }
+
+    pub(crate) fn io(&self) -> &S {
+        self.io.as_ref().expect("it is taken out at the end only")
+    }
+
+    /// Takes the descriptor out of the hub.
+    pub(crate) fn into_io(mut self) -> S {
+        self.deregister();
+        self.io.take().expect("it is taken out once")
+    }
+
+    fn deregister(&mut self) {
+        if let Some(registration) = self.registration.take() {
+            registration.hub.fds.borrow_mut().remove(registration.token);
+            // The file may be shared with another descriptor and stay open: so it is taken out by name. An error
+            // means that it is out already.
+            let _ = registration.hub.poller.delete(self.io().as_fd());
+        }
+    }
+
+    pub(crate) fn set_nonblocking(&self, nonblocking: bool) {
+        self.nonblocking.set(nonblocking);
+    }
+
+    /// Runs `op` until it does not block, and waits for the descriptor meanwhile. `op` also says whether the
+    /// descriptor is drained.
+    ///
+    /// # Errors
+    ///
+    /// `op`'s own; `TimedOut` when `deadline` passes; and when another greenlet waits in this direction already.
+    pub(crate) fn run<R>(
+        &self,
+        direction: Direction,
+        deadline: impl FnOnce(&Hub) -> Deadline,
+        mut op: impl FnMut(&S) -> io::Result<(R, Drained)>,
+    ) -> io::Result<R> {
+        let mut deadline = LazyDeadline::new(deadline);
+        loop {
+            if let Some(registration) = self.registration.get() {
+                if !self.nonblocking.get() && !registration.is_ready(direction) {
+                    self.wait(registration, direction, deadline.get(&registration.hub))?;
+                }
+            }
+            match op(self.io()) {
+                Ok((result, drained)) => {
+                    self.done(direction, drained);
+                    return Ok(result);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && !self.nonblocking.get() => {
+                    self.registration()?.would_block(direction);
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Waits until the descriptor is ready in `direction`, however that came about.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    pub(crate) fn wait_ready(&self, direction: Direction, deadline: Deadline) -> io::Result<()> {
+        let registration = self.registration()?;
+        while !registration.is_ready(direction) {
+            self.wait(registration, direction, deadline)?;
+        }
+        Ok(())
+    }
+
+    fn done(&self, direction: Direction, drained: Drained) {
+        match self.registration.get() {
+            Some(registration) => {
+                if drained == Drained::Yes {
+                    registration.drained(direction);
+                }
+                registration.hub.spend_io();
+            }
+            // Not registered yet, as it never had to wait: all the more reason to count. Without a hub there is nobody
+            // to give a turn to.
+            None => {
+                if let Ok(hub) = super::try_current() {
+                    hub.spend_io();
+                }
+            }
+        }
+    }
+
+    fn registration(&self) -> io::Result<&Registration> {
+        if let Some(registration) = self.registration.get() {
+            return Ok(registration);
+        }
+        let hub = super::try_current()?;
+        let token = hub.fds.borrow_mut().insert();
+        if let Err(e) = hub.poller.add(self.io().as_fd(), token) {
+            hub.fds.borrow_mut().remove(token);
+            return Err(e);
+        }
+        Ok(self.registration.get_or_init(|| Registration { hub, token }))
+    }
+
+    fn wait(
+        &self,
+        registration: &Registration,
+        direction: Direction,
+        deadline: Deadline,
+    ) -> io::Result<()> {
+        let fd = self.io().as_fd().as_raw_fd();
+        let waits_for = match direction {
+            Direction::Read => WaitsFor::Readable(fd),
+            Direction::Write => WaitsFor::Writable(fd),
+        };
+        let wait = Wait::begin(&registration.hub, waits_for);
+        let _waiting = Waiting::new(registration, direction, fd, wait.id())?;
+        match wait.park(deadline) {
+            Wake::Expired if !registration.is_ready(direction) => {
+                Err(io::Error::new(io::ErrorKind::TimedOut, "timed out"))
+            }
+            Wake::Closed => Err(io::Error::other("cannot wait: this thread is exiting")),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<S: AsFd> Drop for Source<S> {
+    fn drop(&mut self) {
+        self.deregister();
+    }
+}
+
+/// Reads the clock only if there is something to wait for.
+struct LazyDeadline<F> {
+    make: Option<F>,
+    made: Deadline,
+}
+
+impl<F: FnOnce(&Hub) -> Deadline> LazyDeadline<F> {
+    fn new(make: F) -> Self {
+        Self { make: Some(make), made: Deadline::NEVER }
+    }
+
+    fn get(&mut self, hub: &Hub) -> Deadline {
+        if let Some(make) = self.make.take() {
+            self.made = make(hub);
+        }
+        self.made
+    }
+}
+
+fn second_waiter(direction: Direction, fd: RawFd) -> io::Error {
+    let verb = match direction {
+        Direction::Read => "read",
+        Direction::Write => "write",
+    };
+    io::Error::other(format!(
+        "second simultaneous {verb} on descriptor {fd}: another greenlet waits for it already; \
+         give each its own descriptor, or let one greenlet do all the {verb}ing"
+    ))
+}

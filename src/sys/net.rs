@@ -1,0 +1,131 @@
+//! Sockets: what std offers only in a blocking form.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::{MaybeUninit, size_of};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// A new TCP socket for addresses of `addr`'s family, non-blocking and closed on exec.
+///
+/// # Errors
+///
+/// The kernel's.
+pub(crate) fn tcp_socket(addr: &SocketAddr) -> io::Result<OwnedFd> {
+    let family = match addr {
+        SocketAddr::V4(_) => libc::AF_INET,
+        SocketAddr::V6(_) => libc::AF_INET6,
+    };
+    let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: no pointers.
+    let fd = syscall!(socket(family, kind, 0))?;
+    // SAFETY: the descriptor is new, and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Starts to connect.
+///
+/// # Errors
+///
+/// The kernel's, among them those that mean that it is under way ([`is_in_progress`]).
+pub(crate) fn connect(socket: BorrowedFd<'_>, addr: &SocketAddr) -> io::Result<()> {
+    let (storage, bytes) = encode(addr);
+    // SAFETY: `storage` holds a socket address of `bytes` bytes.
+    syscall!(connect(socket.as_raw_fd(), (&raw const storage).cast(), bytes))?;
+    Ok(())
+}
+
+/// Whether a `connect` that failed so is still under way.
+pub(crate) fn is_in_progress(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EINTR))
+}
+
+/// Accepts a connection, non-blocking and closed on exec.
+///
+/// # Errors
+///
+/// The kernel's.
+pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
+    let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
+    let mut bytes = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: the kernel writes at most `bytes` bytes into `storage`, which has as many.
+    let fd = syscall!(accept4(
+        listener.as_raw_fd(),
+        storage.as_mut_ptr().cast(),
+        &raw mut bytes,
+        flags
+    ))?;
+    // SAFETY: the descriptor is new, and nobody else's.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: all zeros is a valid `sockaddr_storage`, and so is what the kernel wrote.
+    let storage = unsafe { storage.assume_init() };
+    Ok((fd, decode(&storage)?))
+}
+
+/// An address in the kernel's form, and how many bytes of it count.
+fn encode(addr: &SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
+    let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
+    let bytes = match addr {
+        SocketAddr::V4(v4) => {
+            let raw = libc::sockaddr_in {
+                sin_family: libc::AF_INET as libc::sa_family_t,
+                sin_port: v4.port().to_be(),
+                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(v4.ip().octets()) },
+                sin_zero: [0; 8],
+            };
+            // SAFETY: a `sockaddr_storage` is large and aligned enough for each kind of address.
+            unsafe { storage.as_mut_ptr().cast::<libc::sockaddr_in>().write(raw) };
+            size_of::<libc::sockaddr_in>()
+        }
+        SocketAddr::V6(v6) => {
+            let raw = libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                sin6_port: v6.port().to_be(),
+                sin6_flowinfo: v6.flowinfo(),
+                sin6_addr: libc::in6_addr { s6_addr: v6.ip().octets() },
+                sin6_scope_id: v6.scope_id(),
+            };
+            // SAFETY: as above.
+            unsafe { storage.as_mut_ptr().cast::<libc::sockaddr_in6>().write(raw) };
+            size_of::<libc::sockaddr_in6>()
+        }
+    };
+    // SAFETY: it was zeroed, and then one of the forms that it may have was written into it.
+    (unsafe { storage.assume_init() }, bytes as libc::socklen_t)
+}
+
+fn decode(storage: &libc::sockaddr_storage) -> io::Result<SocketAddr> {
+    match libc::c_int::from(storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says which form the storage has.
+            let raw = unsafe { &*std::ptr::from_ref(storage).cast::<libc::sockaddr_in>() };
+            let ip = Ipv4Addr::from(raw.sin_addr.s_addr.to_ne_bytes());
+            Ok(SocketAddrV4::new(ip, u16::from_be(raw.sin_port)).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above.
+            let raw = unsafe { &*std::ptr::from_ref(storage).cast::<libc::sockaddr_in6>() };
+            let ip = Ipv6Addr::from(raw.sin6_addr.s6_addr);
+            let port = u16::from_be(raw.sin6_port);
+            Ok(SocketAddrV6::new(ip, port, raw.sin6_flowinfo, raw.sin6_scope_id).into())
+        }
+        family => {
+            let text = format!("a peer's address is of family {family}, not an IP address");
+            Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{decode, encode};
+
+    #[test]
+    fn an_address_survives_the_kernels_form() {
+        for text in ["127.0.0.1:8080", "0.0.0.0:0", "[::1]:65535", "[fe80::1%7]:22"] {
+            let addr = text.parse().expect("a socket address");
+            assert_eq!(decode(&encode(&addr).0).expect("an IP address"), addr);
+        }
+    }
+}
