@@ -1,4 +1,4 @@
-//! The control block of a greenlet, and the counted reference to it that all handles are made of.
+//! The control block of a greenlet, and the handle that all users' handles are made of.
 //!
 //! | stage | `awaits` | the context is |
 //! |---|---|---|
@@ -14,7 +14,7 @@ use std::any::TypeId;
 use std::cell::{Cell, UnsafeCell};
 use std::fmt;
 use std::ops::Deref;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 
 use super::exit;
 use super::thread::Thread;
@@ -44,9 +44,11 @@ pub(super) struct Block {
     /// Written by the machine's switch only.
     pub(super) context: UnsafeCell<Context>,
     /// Where its result goes. None for a thread's root.
-    parent: Cell<Option<Ref>>,
+    parent: Cell<Option<Rc<Block>>>,
     /// Who waits for its death, and is told of it instead of the parent.
-    killer: Cell<Option<Ref>>,
+    pub(super) killer: Cell<Option<Rc<Block>>>,
+    /// How many handles there are; parent links and the like do not count.
+    handles: Cell<usize>,
     /// Given back when it ends. A root has none: it runs on the thread's own.
     pub(super) stack: Cell<Option<Stack>>,
     pub(super) thread: Rc<Thread>,
@@ -65,6 +67,7 @@ impl Block {
             awaits: Cell::new(TypeId::of::<Nothing>()),
             parent: Cell::new(None),
             killer: Cell::new(None),
+            handles: Cell::new(0),
             stack: Cell::new(None),
             id: thread.next_id(),
             thread,
@@ -74,20 +77,15 @@ impl Block {
         }
     }
 
-    pub(super) fn parent(&self) -> Option<Ref> {
-        peek(&self.parent)
+    pub(super) fn parent(&self) -> Option<Rc<Self>> {
+        let parent = self.parent.take();
+        let copy = parent.clone();
+        self.parent.set(parent);
+        copy
     }
 
-    pub(super) fn set_parent(&self, parent: Ref) {
+    pub(super) fn set_parent(&self, parent: Rc<Self>) {
         self.parent.set(Some(parent));
-    }
-
-    pub(super) fn set_killer(&self, killer: Ref) {
-        self.killer.set(Some(killer));
-    }
-
-    pub(super) fn take_killer(&self) -> Option<Ref> {
-        self.killer.take()
     }
 
     pub(super) fn is_dead(&self) -> bool {
@@ -145,62 +143,52 @@ impl fmt::Debug for Block {
     }
 }
 
-/// A counted reference to a block. When the last one to a greenlet that has not ended is dropped, it is killed.
-pub(super) struct Ref(Rc<Block>);
+impl Drop for Block {
+    fn drop(&mut self) {
+        // In a loop, as a chain of parents that only their children refer to may be longer than the stack is deep.
+        let mut next = self.parent.take();
+        while let Some(parent) = next {
+            next = Rc::into_inner(parent).and_then(|last| last.parent.take());
+        }
+    }
+}
 
-impl Ref {
+/// A handle: while there is one, its greenlet is not killed. When the last one is dropped, it is.
+pub(super) struct Handle(Rc<Block>);
+
+impl Handle {
     pub(super) fn new(block: Rc<Block>) -> Self {
+        block.handles.set(block.handles.get() + 1);
         Self(block)
     }
 
-    /// The block's address, good for making a reference of it again.
-    #[inline(always)]
-    pub(super) fn as_ptr(&self) -> *const Block {
-        Rc::as_ptr(&self.0)
+    pub(super) fn block(&self) -> &Rc<Block> {
+        &self.0
     }
 
-    pub(super) fn into_rc(self) -> Rc<Block> {
-        Rc::clone(&self.0)
-    }
-
-    pub(super) fn downgrade(&self) -> Weak<Block> {
-        Rc::downgrade(&self.0)
-    }
-
+    /// Whether there is no other.
     pub(super) fn is_last(&self) -> bool {
-        Rc::strong_count(&self.0) == 1
-    }
-
-    /// Does to this reference what dropping it must do before its block can go, and takes the parent out if it will.
-    fn settle(&self) -> Option<Self> {
-        if self.is_last() {
-            exit::last_reference(self);
-        }
-        // Someone may have made a new reference meanwhile.
-        if self.is_last() { self.parent.take() } else { None }
+        self.0.handles.get() == 1
     }
 }
 
-impl Drop for Ref {
+impl Drop for Handle {
     fn drop(&mut self) {
-        if !self.is_last() {
-            return;
+        if self.is_last() {
+            // While it still counts, so that the greenlet's own code, which may run now, does not drop the last one.
+            exit::last_handle(self);
         }
-        // In a loop, as a chain of parents that only their children hold may be longer than the stack is deep.
-        let mut next = self.settle();
-        while let Some(parent) = next {
-            next = parent.settle();
-        }
+        self.0.handles.set(self.0.handles.get() - 1);
     }
 }
 
-impl Clone for Ref {
+impl Clone for Handle {
     fn clone(&self) -> Self {
-        Self(Rc::clone(&self.0))
+        Self::new(Rc::clone(&self.0))
     }
 }
 
-impl Deref for Ref {
+impl Deref for Handle {
     type Target = Block;
 
     #[inline(always)]
@@ -209,16 +197,8 @@ impl Deref for Ref {
     }
 }
 
-impl PartialEq for Ref {
+impl PartialEq for Handle {
     fn eq(&self, other: &Self) -> bool {
         Rc::ptr_eq(&self.0, &other.0)
     }
-}
-
-/// What is in a cell, left there.
-fn peek(cell: &Cell<Option<Ref>>) -> Option<Ref> {
-    let content = cell.take();
-    let copy = content.clone();
-    cell.set(content);
-    copy
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::rc::Rc;
 
-use super::block::{Block, Ref, Stage};
+use super::block::{Block, Stage};
 use super::{Greenlet, entry, thread};
 use crate::stack::{self, Stack};
 
@@ -43,7 +43,8 @@ impl Builder {
         self
     }
 
-    /// Who gets its result; by default the greenlet that calls [`build`](Self::build).
+    /// Who gets its result; by default the greenlet that calls [`build`](Self::build). It is not kept alive by its
+    /// children: they count as no handles.
     pub fn parent<U: 'static>(mut self, parent: &Greenlet<U>) -> Self {
         self.parent = Some(parent.cast());
         self
@@ -62,19 +63,16 @@ impl Builder {
     pub fn build<T: 'static>(self, run: impl FnOnce(T) -> T + 'static) -> io::Result<Greenlet<T>> {
         let current = thread::current();
         current.thread.reap();
-        let stack = Stack::new(self.stack_bytes.unwrap_or_else(stack::default_stack_bytes))?;
+        let stack_bytes = self.stack_bytes.unwrap_or_else(stack::default_stack_bytes);
+        let stack = Stack::new(&current.thread.arenas, stack_bytes)?;
         let block = Block::new(Rc::clone(&current.thread), self.name, Stage::Unstarted);
-        block.set_parent(self.parent.map_or(current, |parent| parent.block));
-        let block = Ref::new(Rc::new(block));
-        match entry::prepare(&block, stack, run) {
-            Ok(()) => {
-                block.thread.enroll(&block);
-                Ok(Greenlet::from_block(block))
-            }
-            Err(e) => {
-                block.stage.set(Stage::Dead);
-                Err(e)
-            }
-        }
+        let block = Rc::new(block);
+        block.set_parent(match &self.parent {
+            Some(parent) => Rc::clone(parent.handle.block()),
+            None => current,
+        });
+        entry::prepare(&block, stack, run)?;
+        block.thread.enroll(&block);
+        Ok(Greenlet::from_block(block))
     }
 }

@@ -6,9 +6,10 @@ use std::io;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
+use std::rc::Rc;
 
 use super::GreenletExit;
-use super::block::{Block, Ref, Stage};
+use super::block::{Block, Stage};
 use super::exit::Death;
 use super::transfer::{self, Arrival, Event, Payload};
 use crate::arch::{Departure, STACK_ALIGNMENT, Word};
@@ -40,7 +41,7 @@ struct Record<T, F> {
 /// # Errors
 ///
 /// When the stack is too small for the closure and its result.
-pub(super) fn prepare<T: 'static, F>(block: &Ref, stack: Stack, run: F) -> io::Result<()>
+pub(super) fn prepare<T: 'static, F>(block: &Rc<Block>, stack: Stack, run: F) -> io::Result<()>
 where
     F: FnOnce(T) -> T + 'static,
 {
@@ -52,7 +53,7 @@ where
     }
 }
 
-fn place<T: 'static, F>(block: &Ref, stack: Stack, run: F) -> io::Result<()>
+fn place<T: 'static, F>(block: &Rc<Block>, stack: Stack, run: F) -> io::Result<()>
 where
     F: FnOnce(T) -> T + 'static,
 {
@@ -76,7 +77,7 @@ where
     let departure = Departure { to: ptr::null(), value: Word::uninit(), event: 0 };
     let content = Record::<T, F> {
         departure,
-        block: block.as_ptr(),
+        block: Rc::as_ptr(block),
         run: ManuallyDrop::new(run),
         result: MaybeUninit::uninit(),
     };
@@ -142,7 +143,7 @@ fn run_to_end<T, F: FnOnce(T) -> T>(run: F, arrival: Arrival<T>) -> Outcome<T> {
 ///
 /// `result` has room for a value that does not fit a word.
 fn deliver<T: 'static>(block: &Block, outcome: Outcome<T>, result: *mut T) -> Departure {
-    let (to, value, event) = match block.take_killer() {
+    let (to, value, event) = match block.killer.take() {
         Some(killer) => {
             drop_quietly(outcome);
             (killer, transfer::pack(&Death), Event::Value)
@@ -156,13 +157,18 @@ fn deliver<T: 'static>(block: &Block, outcome: Outcome<T>, result: *mut T) -> De
     unsafe { transfer::depart_for(&to) };
     let departure = Departure { to: to.context.get(), value, event: event as usize };
     drop(to);
-    // Last of all: a stack taken from here on could be this one, and none is before we are off it.
+    // Last of all: a stack taken from here on could be this one, and none is before we are off it. The arenas stay, as
+    // the block refers to its thread.
     drop(block.stack.take());
     departure
 }
 
 /// Whom the end of a greenlet reaches when nobody waits for its death, and as what.
-fn address<T: 'static>(block: &Block, outcome: Outcome<T>, result: *mut T) -> (Ref, Word, Event) {
+fn address<T: 'static>(
+    block: &Block,
+    outcome: Outcome<T>,
+    result: *mut T,
+) -> (Rc<Block>, Word, Event) {
     let to =
         transfer::nearest_living_ancestor(block).expect("a running greenlet has a living root");
     match outcome {

@@ -15,8 +15,9 @@
 //! abort nothing can unwind: a suspended greenlet is leaked then, its stack with it.
 
 use std::panic::resume_unwind;
+use std::rc::Rc;
 
-use super::block::{Ref, Stage};
+use super::block::{Block, Handle, Stage};
 use super::thread;
 use super::transfer::{self, Arrival, Payload};
 
@@ -33,26 +34,24 @@ pub(super) struct Death;
 /// How often a victim is told to die when something else wakes its killer first.
 const MAX_KILL_ATTEMPTS: usize = 4;
 
-/// Called with the last reference to a block before it is dropped. Afterwards the greenlet is dead, or there is
-/// another reference.
-pub(super) fn last_reference(last: &Ref) {
-    if last.is_dead() {
-        return;
-    }
+/// Called with the last handle to a greenlet before it is dropped. Afterwards the greenlet is dead or abandoned, or
+/// there is another handle.
+pub(super) fn last_handle(last: &Handle) {
     if last.is_current() {
-        return last.thread.adopt_orphan(last.clone());
+        last.thread.adopt_orphan(last.clone());
+    } else if last.waits() {
+        end(last.block());
     }
-    end(last);
 }
 
 /// Kills a greenlet that waits, or abandons it if it cannot be killed.
-pub(super) fn end(victim: &Ref) {
+pub(super) fn end(victim: &Rc<Block>) {
     if cfg!(panic = "abort") && victim.stage.get() == Stage::Started {
         return abandon(victim);
     }
     let raised = kill_and_wait(victim);
     if !victim.is_dead() {
-        eprintln!("{:?} does not end when it is told to; its stack is leaked", **victim);
+        eprintln!("{victim:?} does not end when it is told to; its stack is leaked");
         abandon(victim);
     }
     // What was meant for this greenlet while it waited. One that is unwinding already is on its way out.
@@ -64,16 +63,16 @@ pub(super) fn end(victim: &Ref) {
 }
 
 /// Makes sure that a greenlet is never resumed again and that its memory stays as it is.
-pub(super) fn abandon(victim: &Ref) {
+pub(super) fn abandon(victim: &Rc<Block>) {
     victim.set_takes_nothing();
-    std::mem::forget(victim.clone());
+    std::mem::forget(Rc::clone(victim));
 }
 
 /// Resumes `victim` with an exit and waits for its death. Returns what was thrown at the current greenlet meanwhile.
-fn kill_and_wait(victim: &Ref) -> Option<Payload> {
+fn kill_and_wait(victim: &Rc<Block>) -> Option<Payload> {
     let mut raised: Option<Payload> = None;
     for _ in 0..MAX_KILL_ATTEMPTS {
-        victim.set_killer(thread::current());
+        victim.killer.set(Some(thread::current()));
         match transfer::kill::<Death>(victim) {
             Arrival::Value(Death) => {}
             Arrival::Throw(payload) => {

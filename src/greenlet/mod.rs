@@ -25,6 +25,8 @@
 //!
 //! | | rule |
 //! |---|---|
+//! | its child still lives when its last handle is dropped | a parent link is no handle: it is killed; what the child ends with goes to the nearest living ancestor |
+//! | a handle to it lies on its own stack | that handle counts: dropping all others does not kill it, the exit of its thread does |
 //! | last handle dropped, never started | the closure is dropped and never runs |
 //! | last handle dropped, suspended | [`GreenletExit`] unwinds it from its pending switch, destructors run; the drop returns when it is dead |
 //! | last handle dropped, running | it goes on; if it waits later, it is killed when the thread next makes a greenlet or exits |
@@ -49,8 +51,9 @@ use std::any::type_name;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
+use std::rc::Rc;
 
-use block::{Ref, Stage};
+use block::{Block, Handle, Stage};
 pub use builder::Builder;
 pub use exit::GreenletExit;
 
@@ -73,7 +76,7 @@ pub use exit::GreenletExit;
 /// };
 /// ```
 pub struct Greenlet<T: 'static = ()> {
-    block: Ref,
+    handle: Handle,
     takes: PhantomData<fn(T) -> T>,
 }
 
@@ -112,58 +115,58 @@ impl<T: 'static> Greenlet<T> {
     /// [`GreenletExit`] when the current greenlet is killed.
     #[inline(always)]
     pub fn switch(&self, value: T) -> Result<T, SwitchError<T>> {
-        transfer::switch(&self.block, value)
+        transfer::switch(self.handle.block(), value)
     }
 
     /// The greenlet that gets this one's result; none for a thread's root.
     pub fn parent<U: 'static>(&self) -> Option<Greenlet<U>> {
-        self.block.parent().map(Greenlet::from_block)
+        self.handle.parent().map(Greenlet::from_block)
     }
 
     /// Whether it has ended. A greenlet that has not started has not.
     pub fn is_dead(&self) -> bool {
-        self.block.is_dead()
+        self.handle.is_dead()
     }
 
     /// Whether it has been switched to at least once.
     pub fn is_started(&self) -> bool {
-        self.block.stage.get() != Stage::Unstarted
+        self.handle.stage.get() != Stage::Unstarted
     }
 
     /// Whether it has started and not ended; greenlet's truth value.
     pub fn is_active(&self) -> bool {
-        self.block.stage.get() == Stage::Started
+        self.handle.stage.get() == Stage::Started
     }
 
     /// Whether it is the one that runs now.
     pub fn is_current(&self) -> bool {
-        self.block.is_current()
+        self.handle.is_current()
     }
 
     /// The name it was given, if any.
     pub fn name(&self) -> Option<&str> {
-        self.block.name.as_deref()
+        self.handle.name.as_deref()
     }
 
     /// The same greenlet as one to send values of another type to. Whether it takes them is checked at each switch.
     pub fn cast<U: 'static>(&self) -> Greenlet<U> {
-        Greenlet::from_block(self.block.clone())
+        Greenlet::from_block(Rc::clone(self.handle.block()))
     }
 
     /// As [`switch`](Self::switch), but this handle is dropped before and not after it, if it is not the last one.
     #[inline(always)]
     pub(crate) fn switch_into(self, value: T) -> Result<T, SwitchError<T>> {
-        transfer::switch_into(self.block, value)
+        transfer::switch_into(self.handle, value)
     }
 
     /// Makes what ends in this dead greenlet, as its child, end in `heir` instead.
     pub(crate) fn inherit<U: 'static>(&self, heir: &Greenlet<U>) {
         debug_assert!(self.is_dead() && *self != *heir);
-        self.block.set_parent(heir.block.clone());
+        self.handle.set_parent(Rc::clone(heir.handle.block()));
     }
 
-    fn from_block(block: Ref) -> Self {
-        Self { block, takes: PhantomData }
+    fn from_block(block: Rc<Block>) -> Self {
+        Self { handle: Handle::new(block), takes: PhantomData }
     }
 
     /// Makes a suspended greenlet unwind with [`GreenletExit`], now; what it ends with goes to its parent. Returns
@@ -177,7 +180,7 @@ impl<T: 'static> Greenlet<T> {
         if self.is_current() {
             std::panic::resume_unwind(Box::new(GreenletExit));
         }
-        Some(transfer::raise(transfer::kill::<U>(&self.block)))
+        Some(transfer::raise(transfer::kill::<U>(self.handle.block())))
     }
 }
 
@@ -204,13 +207,13 @@ pub(crate) fn root<T: 'static>() -> Greenlet<T> {
 
 impl<T: 'static> Clone for Greenlet<T> {
     fn clone(&self) -> Self {
-        Self::from_block(self.block.clone())
+        Self { handle: self.handle.clone(), takes: PhantomData }
     }
 }
 
 impl<T: 'static, U: 'static> PartialEq<Greenlet<U>> for Greenlet<T> {
     fn eq(&self, other: &Greenlet<U>) -> bool {
-        self.block == other.block
+        self.handle == other.handle
     }
 }
 
@@ -218,7 +221,7 @@ impl<T: 'static> Eq for Greenlet<T> {}
 
 impl<T: 'static> fmt::Debug for Greenlet<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&*self.block, f)
+        fmt::Debug::fmt(&*self.handle, f)
     }
 }
 

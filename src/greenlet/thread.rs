@@ -3,24 +3,37 @@
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 
-use super::block::{Block, Ref, Stage};
+use super::block::{Block, Handle, Stage};
 use super::{exit, transfer};
+use crate::stack::Arenas;
 
 /// How often a thread that exits looks for greenlets that destructors have made meanwhile.
 const MAX_SHUTDOWN_ROUNDS: usize = 4;
 
 /// One thread's greenlets. All blocks of the thread share it, so it lives as long as any handle.
-#[derive(Default)]
 pub(super) struct Thread {
+    /// Where its stacks come from. Kept here because a greenlet gives its stack back while it still stands on it, and
+    /// its block, which refers to this, outlives that.
+    pub(super) arenas: Rc<Arenas>,
     next_id: Cell<u64>,
     /// Every greenlet that is not dead, at the place that its block notes. The root is not among them.
     living: RefCell<Vec<Weak<Block>>>,
     vacant: RefCell<Vec<usize>>,
     /// Greenlets whose last handle was dropped while they ran.
-    orphans: RefCell<Vec<Ref>>,
+    orphans: RefCell<Vec<Handle>>,
 }
 
 impl Thread {
+    fn new(arenas: Rc<Arenas>) -> Self {
+        Self {
+            arenas,
+            next_id: Cell::new(0),
+            living: RefCell::default(),
+            vacant: RefCell::default(),
+            orphans: RefCell::default(),
+        }
+    }
+
     pub(super) fn next_id(&self) -> u64 {
         let id = self.next_id.get();
         self.next_id.set(id + 1);
@@ -28,13 +41,13 @@ impl Thread {
     }
 
     /// Enters a new greenlet into the registry.
-    pub(super) fn enroll(&self, block: &Ref) {
+    pub(super) fn enroll(&self, block: &Rc<Block>) {
         let mut living = self.living.borrow_mut();
         let place = self.vacant.borrow_mut().pop().unwrap_or_else(|| {
             living.push(Weak::new());
             living.len() - 1
         });
-        living[place] = block.downgrade();
+        living[place] = Rc::downgrade(block);
         block.place.set(place);
     }
 
@@ -48,8 +61,8 @@ impl Thread {
     }
 
     /// Keeps the current greenlet, whose last handle is being dropped, until [`reap`](Self::reap) finds it waiting.
-    pub(super) fn adopt_orphan(&self, block: Ref) {
-        self.orphans.borrow_mut().push(block);
+    pub(super) fn adopt_orphan(&self, orphan: Handle) {
+        self.orphans.borrow_mut().push(orphan);
     }
 
     /// Lets go of orphans that run no more: those that wait are killed.
@@ -64,9 +77,9 @@ impl Thread {
     }
 
     /// The greenlets that are not dead, the youngest first.
-    fn living(&self) -> Vec<Ref> {
+    fn living(&self) -> Vec<Rc<Block>> {
         let living = self.living.borrow();
-        let mut living: Vec<Ref> = living.iter().filter_map(Weak::upgrade).map(Ref::new).collect();
+        let mut living: Vec<_> = living.iter().filter_map(Weak::upgrade).collect();
         living.sort_by_key(|block| std::cmp::Reverse(block.id));
         living
     }
@@ -78,15 +91,17 @@ thread_local! {
 
 /// Owns the thread's root, and ends the thread's greenlets when the thread exits.
 struct Guard {
-    root: Ref,
+    /// A handle, so that the root is never without one.
+    root: Handle,
 }
 
 impl Guard {
     fn new() -> Self {
-        let thread = Rc::new(Thread::default());
-        let root = Ref::new(Rc::new(Block::new(thread, None, Stage::Started)));
-        transfer::enter_root(root.clone());
-        Self { root }
+        let arenas = Arenas::of_thread().expect("no greenlets here: this thread is exiting");
+        let thread = Rc::new(Thread::new(arenas));
+        let root = Rc::new(Block::new(thread, None, Stage::Started));
+        transfer::enter_root(Rc::clone(&root));
+        Self { root: Handle::new(root) }
     }
 }
 
@@ -113,7 +128,8 @@ impl Drop for Guard {
             exit::abandon(&greenlet);
         }
         root.stage.set(Stage::Dead);
-        transfer::leave_root(root);
+        root.set_takes_nothing();
+        transfer::leave_root(root.block());
     }
 }
 
@@ -122,9 +138,9 @@ impl Drop for Guard {
 /// # Panics
 ///
 /// When the thread is past the point in its exit at which its greenlets ended.
-pub(super) fn current() -> Ref {
+pub(super) fn current() -> Rc<Block> {
     transfer::try_current().unwrap_or_else(|| {
-        let root = GUARD.try_with(|guard| guard.root.clone());
+        let root = GUARD.try_with(|guard| Rc::clone(guard.root.block()));
         root.expect("no greenlets here: this thread is exiting")
     })
 }

@@ -20,7 +20,7 @@ use std::panic::resume_unwind;
 use std::ptr;
 use std::rc::Rc;
 
-use super::block::{Block, Ref};
+use super::block::{Block, Handle};
 use super::{GreenletExit, SwitchError};
 use crate::arch::{self, Word};
 
@@ -58,18 +58,18 @@ pub(super) fn current_ptr() -> *const Block {
 }
 
 /// Makes `root` the current greenlet of a thread that has none: the one that runs on the thread's own stack.
-pub(super) fn enter_root(root: Ref) {
+pub(super) fn enter_root(root: Rc<Block>) {
     assert!(current_ptr().is_null(), "a thread has one root");
     // The reference is CURRENT's own from here on, until `leave_root`.
-    CURRENT.set(Rc::into_raw(root.into_rc()));
+    CURRENT.set(Rc::into_raw(root));
 }
 
 /// Undoes [`enter_root`]. The thread has no current greenlet afterwards, so none may be left that awaits anything.
-pub(super) fn leave_root(root: &Ref) {
+pub(super) fn leave_root(root: &Rc<Block>) {
     assert!(root.is_current(), "only the root can leave");
     CURRENT.set(ptr::null());
     // SAFETY: `enter_root` made a raw reference of the root's, and this gives it back, once: CURRENT was not null.
-    drop(Ref::new(unsafe { Rc::from_raw(root.as_ptr()) }));
+    drop(unsafe { Rc::from_raw(Rc::as_ptr(root)) });
 }
 
 /// Makes `to` the current greenlet, for one that ends and departs for it.
@@ -77,23 +77,22 @@ pub(super) fn leave_root(root: &Ref) {
 /// # Safety
 ///
 /// The caller leaves for `to` without saving itself, and makes no use of the current greenlet before it has.
-pub(super) unsafe fn depart_for(to: &Ref) {
-    CURRENT.set(to.as_ptr());
+pub(super) unsafe fn depart_for(to: &Rc<Block>) {
+    CURRENT.set(Rc::as_ptr(to));
 }
 
-/// A reference to the current greenlet, if the thread has one yet.
-pub(super) fn try_current() -> Option<Ref> {
+/// The current greenlet, if the thread has one yet.
+pub(super) fn try_current() -> Option<Rc<Block>> {
     let block = current_ptr();
     if block.is_null() {
         return None;
     }
     // SAFETY: the address came out of an `Rc`, and the block of the current greenlet has not been freed: dropping the
-    // last reference to it leaves it among its thread's orphans (`exit::last_reference`); the root's is CURRENT's.
-    let rc = unsafe {
+    // last handle to it leaves it among its thread's orphans (`exit::last_handle`); the root's is CURRENT's.
+    unsafe {
         Rc::increment_strong_count(block);
-        Rc::from_raw(block)
-    };
-    Some(Ref::new(rc))
+        Some(Rc::from_raw(block))
+    }
 }
 
 /// Whether values of type `T` travel in the word itself.
@@ -168,25 +167,25 @@ pub(super) fn pack_payload(payload: Payload) -> Word {
 
 /// Sends `value` to `to`, which gets control, and returns what the current greenlet is next switched to with.
 #[inline(always)]
-pub(super) fn switch<T: 'static>(to: &Ref, value: T) -> Result<T, SwitchError<T>> {
+pub(super) fn switch<T: 'static>(to: &Rc<Block>, value: T) -> Result<T, SwitchError<T>> {
     if !to.takes::<T>() || to.is_current() {
         return switch_slow(to, value);
     }
     // SAFETY: checked; the caller holds the reference meanwhile.
-    unsafe { send(to.as_ptr(), value) }
+    unsafe { send(Rc::as_ptr(to), value) }
 }
 
-/// As [`switch`], but lets go of `to` first, if there are other references to it: a greenlet that waits for long does
+/// As [`switch`], but lets go of `to` first, if there are other handles: a greenlet that waits for long does
 /// not keep the one it switched to.
 #[inline(always)]
-pub(super) fn switch_into<T: 'static>(to: Ref, value: T) -> Result<T, SwitchError<T>> {
+pub(super) fn switch_into<T: 'static>(to: Handle, value: T) -> Result<T, SwitchError<T>> {
     if !to.takes::<T>() || to.is_current() || to.is_last() {
-        return switch(&to, value);
+        return switch(to.block(), value);
     }
-    let block = to.as_ptr();
+    let block = Rc::as_ptr(to.block());
     drop(to);
-    // SAFETY: checked; another reference is left, and the block becomes the current greenlet's before anything runs
-    // that could drop that one.
+    // SAFETY: checked; another handle is left, and the block becomes the current greenlet's before anything runs that
+    // could drop that one.
     unsafe { send(block, value) }
 }
 
@@ -210,7 +209,7 @@ unsafe fn send<T: 'static>(to: *const Block, value: T) -> Result<T, SwitchError<
 /// Switching to oneself, to a dead greenlet, or to one whose pending switch takes another type.
 #[cold]
 #[inline(never)]
-fn switch_slow<T: 'static>(to: &Ref, value: T) -> Result<T, SwitchError<T>> {
+fn switch_slow<T: 'static>(to: &Rc<Block>, value: T) -> Result<T, SwitchError<T>> {
     if !to.is_dead() {
         return switch_to_living(to, value);
     }
@@ -220,12 +219,12 @@ fn switch_slow<T: 'static>(to: &Ref, value: T) -> Result<T, SwitchError<T>> {
     }
 }
 
-fn switch_to_living<T: 'static>(to: &Ref, value: T) -> Result<T, SwitchError<T>> {
+fn switch_to_living<T: 'static>(to: &Rc<Block>, value: T) -> Result<T, SwitchError<T>> {
     if to.is_current() {
         Ok(value)
     } else if to.takes::<T>() {
         // SAFETY: checked; the caller holds the reference meanwhile.
-        unsafe { send(to.as_ptr(), value) }
+        unsafe { send(Rc::as_ptr(to), value) }
     } else if to.waits() {
         Err(SwitchError::TypeMismatch { value })
     } else {
@@ -234,7 +233,7 @@ fn switch_to_living<T: 'static>(to: &Ref, value: T) -> Result<T, SwitchError<T>>
 }
 
 /// The nearest of a greenlet's ancestors that is not dead. None only when the thread's greenlets are at their end.
-pub(super) fn nearest_living_ancestor(block: &Block) -> Option<Ref> {
+pub(super) fn nearest_living_ancestor(block: &Block) -> Option<Rc<Block>> {
     let mut ancestor = block.parent()?;
     while ancestor.is_dead() {
         ancestor = ancestor.parent()?;
@@ -248,11 +247,11 @@ pub(super) fn nearest_living_ancestor(block: &Block) -> Option<Ref> {
 /// # Panics
 ///
 /// If `to` does not wait for anything: it is the current greenlet, or dead.
-pub(super) fn kill<T: 'static>(to: &Ref) -> Arrival<T> {
+pub(super) fn kill<T: 'static>(to: &Rc<Block>) -> Arrival<T> {
     assert!(to.waits(), "only a greenlet that waits can be killed");
     // SAFETY: `to` waits for something, so it is suspended or unstarted, not this greenlet, and of this thread. A kill
     // carries no word, and every receiver takes it.
-    unsafe { transfer(to.as_ptr(), Word::uninit(), Event::Kill) }
+    unsafe { transfer(Rc::as_ptr(to), Word::uninit(), Event::Kill) }
 }
 
 /// What an arrival without a value does to the greenlet it reached.

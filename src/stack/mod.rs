@@ -65,19 +65,32 @@ pub struct StackCounts {
 /// Counts this thread's stacks, for tests of leaks and for tuning.
 pub fn stack_counts() -> StackCounts {
     let mut sum = StackCounts::default();
-    let _ = ARENAS.try_with(|arenas| {
-        for arena in arenas.borrow().iter() {
+    if let Some(arenas) = Arenas::of_thread() {
+        for arena in arenas.0.borrow().iter() {
             let counts = arena.counts();
             sum.in_use += counts.in_use;
             sum.free += counts.free;
         }
-    });
+    }
     sum
 }
 
+/// One thread's arenas, one for each stack size in use.
+///
+/// Whoever runs on one of their stacks must see to it that they outlive the run: a stack that is given back by the
+/// greenlet that still stands on it is no use if the mapping goes with it.
+#[derive(Default)]
+pub(crate) struct Arenas(RefCell<Vec<Rc<Arena>>>);
+
 thread_local! {
-    /// This thread's arenas, one for each stack size in use. A stack in use keeps its arena alive beyond this list.
-    static ARENAS: RefCell<Vec<Rc<Arena>>> = const { RefCell::new(Vec::new()) };
+    static ARENAS: Rc<Arenas> = Rc::default();
+}
+
+impl Arenas {
+    /// This thread's arenas; none when it is past the point in its exit where it has them.
+    pub(crate) fn of_thread() -> Option<Rc<Self>> {
+        ARENAS.try_with(Rc::clone).ok()
+    }
 }
 
 /// The exclusive right to use one slot of an arena.
@@ -87,16 +100,13 @@ pub(crate) struct Stack {
 }
 
 impl Stack {
-    /// Takes a stack of at least `stack_bytes` from this thread's arenas.
+    /// Takes a stack of at least `stack_bytes`.
     ///
     /// # Errors
     ///
-    /// The kernel's when no memory can be mapped or guarded, with the limit that was hit named; or that the thread
-    /// is past the point in its exit where it still has arenas.
-    pub(crate) fn new(stack_bytes: usize) -> io::Result<Self> {
-        let arena = ARENAS
-            .try_with(|arenas| Arena::for_size(&mut arenas.borrow_mut(), stack_bytes))
-            .map_err(|_| io::Error::other("no stack: this thread is exiting"))?;
+    /// The kernel's when no memory can be mapped or guarded, with the limit that was hit named.
+    pub(crate) fn new(arenas: &Arenas, stack_bytes: usize) -> io::Result<Self> {
+        let arena = Arena::for_size(&mut arenas.0.borrow_mut(), stack_bytes);
         let top = arena.take()?;
         Ok(Self { top, arena })
     }
@@ -113,8 +123,8 @@ impl Stack {
 }
 
 impl Drop for Stack {
-    /// The memory stays as it is until another stack is taken or the arena trims itself, so a greenlet may give its
-    /// own stack back while it still stands on it, as long as it leaves before either happens.
+    /// The memory stays as it is until another stack is taken or given back, so a greenlet may give its own stack back
+    /// while it still stands on it, as long as it leaves before either happens and someone keeps the [`Arenas`].
     fn drop(&mut self) {
         self.arena.give(self.top);
     }
