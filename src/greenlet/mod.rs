@@ -56,6 +56,8 @@ use std::rc::Rc;
 use block::{Block, Handle, Stage};
 pub use builder::Builder;
 pub use exit::GreenletExit;
+#[cfg(test)]
+pub(crate) use transfer::trace;
 
 /// A handle to a greenlet that is switched to with values of type `T`, mirroring greenlet's `greenlet`.
 ///

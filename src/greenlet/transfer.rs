@@ -79,6 +79,8 @@ pub(super) fn leave_root(root: &Rc<Block>) {
 /// The caller leaves for `to` without saving itself, and makes no use of the current greenlet before it has.
 pub(super) unsafe fn depart_for(to: &Rc<Block>) {
     CURRENT.set(Rc::as_ptr(to));
+    #[cfg(test)]
+    trace::note(Rc::as_ptr(to));
 }
 
 /// The current greenlet, if the thread has one yet.
@@ -280,6 +282,8 @@ unsafe fn transfer<T: 'static>(to: *const Block, word: Word, event: Event) -> Ar
     let from = unsafe { &*from };
     from.set_takes::<T>();
     CURRENT.set(to);
+    #[cfg(test)]
+    trace::note(to);
     // SAFETY: `from` is saved here and nowhere else until it is resumed, which it can be as it is not CURRENT any
     // more. `to` waited, so its context was saved or prepared and not resumed since; now that it is CURRENT nobody
     // resumes it again. Its stack is mapped as long as it is not dead, and blocks never change thread.
@@ -289,4 +293,29 @@ unsafe fn transfer<T: 'static>(to: *const Block, word: Word, event: Event) -> Ar
     };
     // SAFETY: this greenlet awaited a `T` and has just been resumed.
     unsafe { Arrival::receive(word, event) }
+}
+
+/// For the crate's own tests: who got control, in order.
+#[cfg(test)]
+pub(crate) mod trace {
+    use std::cell::RefCell;
+
+    use super::Block;
+
+    thread_local! {
+        static NAMES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    }
+
+    pub(super) fn note(to: *const Block) {
+        // SAFETY: the block is about to become the current greenlet's, so it is alive.
+        let to = unsafe { &*to };
+        let name = if to.id == 0 { "main" } else { to.name.as_deref().unwrap_or("?") };
+        // While the thread exits there is nobody to read it.
+        let _ = NAMES.try_with(|names| names.borrow_mut().push(name.to_owned()));
+    }
+
+    /// The names of all that got control on this thread since this was last called.
+    pub(crate) fn take() -> Vec<String> {
+        NAMES.take()
+    }
 }

@@ -16,6 +16,8 @@
 mod current;
 mod fd;
 mod run_queue;
+#[cfg(test)]
+mod tests;
 pub(crate) mod waiter;
 
 use std::cell::{Cell, RefCell};
