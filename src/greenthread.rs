@@ -40,7 +40,7 @@ pub fn spawn<R: 'static>(f: impl FnOnce() -> R + 'static) -> GreenThread<R> {
 ///
 /// When it is called on the hub's own loop, and when the thread's hub cannot be made.
 pub fn sleep(duration: Duration) {
-    let hub = hub::current();
+    let Some(hub) = hub::current() else { return };
     if duration.is_zero() {
         Wait::begin(&hub, WaitsFor::Turn).yield_now();
     } else {
@@ -119,17 +119,14 @@ impl<R: 'static> GreenThread<R> {
         R: Clone,
     {
         self.shared.wait_for_end();
-        let outcome = self.shared.outcome.borrow_mut().take();
-        let (given, kept) = match outcome {
-            Some(Ok(value)) => (Ok(value.clone()), Ok(value)),
-            Some(Err(payload)) => {
-                let copy = copy_of(&*payload);
-                (Err(payload), Err(copy))
-            }
-            None => panic!("the result of the green thread is gone"),
+        if let Some(Ok(value)) = &*self.shared.outcome.borrow() {
+            return value.clone();
+        }
+        let Some(Err(payload)) = self.shared.outcome.take() else {
+            panic!("the result of the green thread is gone");
         };
-        *self.shared.outcome.borrow_mut() = Some(kept);
-        given.unwrap_or_else(|payload| resume_unwind(payload))
+        *self.shared.outcome.borrow_mut() = Some(Err(copy_of(&*payload)));
+        resume_unwind(payload)
     }
 
     /// Waits for the green thread to end, and returns its result or the payload of its panic, as
@@ -154,7 +151,10 @@ impl<R: 'static> GreenThread<R> {
             if greenlet.is_current() {
                 resume_unwind(Box::new(GreenletExit));
             }
-            hub::current().exit_greenlet(&greenlet);
+            // A thread that is exiting ends it by itself.
+            if let Some(hub) = hub::current() {
+                hub.exit_greenlet(&greenlet);
+            }
         }
     }
 
@@ -204,9 +204,12 @@ impl<R> Shared<R> {
 
     fn wait_for_end(&self) {
         while self.greenlet.borrow().is_some() {
-            let wait = Wait::begin(&hub::current(), WaitsFor::GreenThread);
-            self.waiters.borrow_mut().push(wait.id());
-            if wait.park(Deadline::NEVER) == Wake::Closed {
+            let woken = hub::current().map(|hub| {
+                let wait = Wait::begin(&hub, WaitsFor::GreenThread);
+                self.waiters.borrow_mut().push(wait.id());
+                wait.park(Deadline::NEVER)
+            });
+            if matches!(woken, None | Some(Wake::Closed)) {
                 panic!("cannot wait for a green thread: this thread is exiting");
             }
         }

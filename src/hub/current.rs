@@ -9,12 +9,28 @@ use crate::clock::Clock;
 use crate::greenlet;
 
 thread_local! {
-    static HUB: Guard = const { Guard { hub: OnceCell::new() } };
+    static HUB: Guard = Guard::new();
 }
 
 /// Owns the thread's hub, and closes it when the thread exits.
 struct Guard {
     hub: OnceCell<Rc<Hub>>,
+}
+
+impl Guard {
+    fn new() -> Self {
+        // First of all, so that the thread's greenlets outlive its hub and find it closed.
+        greenlet::current::<()>();
+        Self { hub: OnceCell::new() }
+    }
+
+    fn hub(&self) -> io::Result<Rc<Hub>> {
+        if let Some(hub) = self.hub.get() {
+            return Ok(Rc::clone(hub));
+        }
+        let hub = Hub::new(Clock::monotonic())?;
+        Ok(Rc::clone(self.hub.get_or_init(|| hub)))
+    }
 }
 
 impl Drop for Guard {
@@ -31,23 +47,15 @@ impl Drop for Guard {
 ///
 /// When no epoll instance can be made, and when the thread is exiting.
 pub(crate) fn try_current() -> io::Result<Rc<Hub>> {
-    let made = HUB.try_with(|guard| match guard.hub.get() {
-        Some(hub) => Ok(Rc::clone(hub)),
-        None => {
-            // First of all, so that the thread's greenlets outlive its hub and find it closed.
-            greenlet::current::<()>();
-            let hub = Hub::new(Clock::monotonic())?;
-            Ok(Rc::clone(guard.hub.get_or_init(|| hub)))
-        }
-    });
+    let made = HUB.try_with(Guard::hub);
     made.unwrap_or_else(|_| Err(io::Error::other("no hub: this thread is exiting")))
 }
 
-/// The thread's hub, made if there is none yet.
+/// The thread's hub, made if there is none yet; none when the thread is exiting.
 ///
 /// # Panics
 ///
-/// Where [`try_current`] returns an error.
-pub(crate) fn current() -> Rc<Hub> {
-    try_current().expect("no hub could be made")
+/// When no epoll instance can be made.
+pub(crate) fn current() -> Option<Rc<Hub>> {
+    HUB.try_with(|guard| guard.hub().expect("no hub could be made")).ok()
 }

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | an event says so | yes |
 //! | an operation would have blocked | no |
-//! | a read or write moved less than was asked for | no, unless the peer has closed: then the next read says so |
+//! | a read or write moved less than was asked for | no, unless the peer has closed: then the next read says so; nor if it has sent urgent data: a read stops short before them |
 //!
 //! So a request that arrives whole and is answered at once costs one read and one write.
 
@@ -44,8 +44,9 @@ impl Drained {
 #[derive(Clone, Copy, Debug, Default)]
 struct Side {
     ready: bool,
-    /// No more edges will come: the peer or the network has ended this direction.
-    ended: bool,
+    /// Less than was asked for does not mean drained. No more edges will come, as the peer or the network has ended
+    /// this direction; or there is urgent data in the stream.
+    never_drained: bool,
     waiter: Option<WaitId>,
 }
 
@@ -91,12 +92,12 @@ impl FdTable {
             return [None; 2];
         }
         let over = event.is_hangup() || event.is_error();
-        let happened =
-            [(event.is_readable(), over || event.is_read_closed()), (event.is_writable(), over)];
+        let stops_short = over || event.is_read_closed() || event.is_urgent();
+        let happened = [(event.is_readable(), stops_short), (event.is_writable(), over)];
         let mut woken = [None; 2];
-        for ((side, (ready, ended)), woken) in slot.sides.iter_mut().zip(happened).zip(&mut woken) {
-            side.ended |= ended;
-            if ready || ended {
+        for ((side, (ready, never)), woken) in slot.sides.iter_mut().zip(happened).zip(&mut woken) {
+            side.never_drained |= never;
+            if ready || never {
                 side.ready = true;
                 // The greenlet itself takes the waiter out: until it runs, the direction is still its own.
                 *woken = side.waiter;
@@ -121,6 +122,17 @@ impl Registration {
         self.hub.fds.borrow_mut().side(self.token, direction).ready
     }
 
+    /// Whether a greenlet that wants to wait in this direction may go ahead at once.
+    ///
+    /// # Errors
+    ///
+    /// When another greenlet waits already: it comes first, even if it has only been woken so far.
+    fn may_go_ahead(&self, direction: Direction, fd: RawFd) -> io::Result<bool> {
+        let mut fds = self.hub.fds.borrow_mut();
+        let side = fds.side(self.token, direction);
+        if side.waiter.is_some() { Err(second_waiter(direction, fd)) } else { Ok(side.ready) }
+    }
+
     fn would_block(&self, direction: Direction) {
         self.hub.fds.borrow_mut().side(self.token, direction).ready = false;
     }
@@ -128,7 +140,7 @@ impl Registration {
     fn drained(&self, direction: Direction) {
         let mut fds = self.hub.fds.borrow_mut();
         let side = fds.side(self.token, direction);
-        side.ready = side.ended;
+        side.ready = side.never_drained;
     }
 }
 

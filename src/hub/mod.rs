@@ -23,11 +23,12 @@ pub(crate) mod waiter;
 use std::cell::{Cell, RefCell};
 use std::fmt::Write;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::clock::{Clock, Deadline};
-use crate::greenlet::{self, Greenlet, SwitchError};
+use crate::greenlet::{self, Greenlet, GreenletExit, SwitchError};
 use crate::poller::{Events, Poller};
 use crate::timers::Timers;
 pub(crate) use current::{current, try_current};
@@ -40,7 +41,7 @@ pub(crate) use waiter::Wait;
 /// So many times control is handed on before the mainloop looks at timers and descriptors again.
 const BUDGET: u32 = 128;
 
-/// So many operations on descriptors succeed at once before their greenlet has to let others run.
+/// So many operations on descriptors are tried without waiting before their greenlet has to let others run.
 const IO_BUDGET: u32 = 64;
 
 /// Why a parked greenlet runs again.
@@ -155,6 +156,8 @@ impl Hub {
                 },
             };
             match resumed {
+                // A green thread ended whose mainloop has died, and this greenlet is next of kin.
+                Ok(Wake::Ended) => {}
                 Ok(wake) => return wake,
                 // A child that the greenlet made for itself was killed. That is not what it waits for.
                 Err(SwitchError::Exited) => {}
@@ -168,11 +171,12 @@ impl Hub {
         let wait = Wait::begin(self, WaitsFor::Turn);
         wait.stand_in_queue();
         match victim.exit_now::<Wake>() {
-            // Dead already, or this greenlet's turn has come.
-            None | Some(Ok(_)) => {}
-            Some(Err(_)) => {
+            // It has ended in this greenlet, as its child or its next of kin.
+            Some(Ok(Wake::Ended) | Err(_)) => {
                 self.switch_away();
             }
+            // Dead already, or this greenlet's turn has come.
+            None | Some(Ok(_)) => {}
         }
     }
 
@@ -188,7 +192,7 @@ impl Hub {
 
     /// The mainloop.
     fn run(self: &Rc<Self>, creator: Greenlet<Wake>) -> Wake {
-        let _ = creator.switch_into(Wake::Start);
+        let_run(creator, Wake::Start);
         loop {
             self.fire_timers();
             self.run_ready();
@@ -203,10 +207,7 @@ impl Hub {
             self.budget.set(left);
             let next = self.run_queue.borrow_mut().next_if(|_| true);
             let Some((greenlet, wake)) = next else { break };
-            match greenlet.switch_into(wake) {
-                Ok(_) | Err(SwitchError::Exited) => {}
-                Err(e) => eprintln!("the hub could not resume a greenlet: {e}"),
-            }
+            let_run(greenlet, wake);
         }
     }
 
@@ -256,7 +257,7 @@ impl Hub {
         report
     }
 
-    /// Counts an operation that succeeded without waiting; too many in a row give others a turn.
+    /// Counts an operation that is about to be tried; too many in a row without waiting give others a turn.
     pub(crate) fn spend_io(self: &Rc<Self>) {
         match self.io_budget.get().checked_sub(1) {
             Some(left) => self.io_budget.set(left),
@@ -264,5 +265,18 @@ impl Hub {
                 Wait::begin(self, WaitsFor::Turn).yield_now();
             }
         }
+    }
+}
+
+/// Leaves the mainloop for another greenlet. What ends here as a child of the mainloop disturbs nobody.
+fn let_run(greenlet: Greenlet<Wake>, wake: Wake) {
+    match catch_unwind(AssertUnwindSafe(|| greenlet.switch_into(wake))) {
+        Ok(Ok(_) | Err(SwitchError::Exited)) => {}
+        Ok(Err(e)) => eprintln!("the hub could not resume a greenlet: {e}"),
+        // The mainloop itself has to end.
+        Err(payload) if payload.is::<GreenletExit>() => resume_unwind(payload),
+        // A child's panic, which the panic hook has reported: of a destructor after the end of a green thread, or
+        // of a greenlet that outlived the green thread which made it.
+        Err(_) => {}
     }
 }

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::time::Duration;
@@ -165,7 +165,7 @@ fn a_pending_timer_takes_no_more_than_the_documented_bytes() {
 #[test]
 fn inserting_and_cancelling_for_ever_takes_no_more_memory() {
     let mut timers = Timers::new();
-    let mut live = std::collections::VecDeque::new();
+    let mut live = VecDeque::new();
     for round in 0..1_000_000_u64 {
         live.push_back(timers.insert(Deadline::after(time(round), Duration::from_secs(30)), ()));
         if live.len() > 100 {
@@ -204,6 +204,24 @@ fn memory_is_given_back_when_few_of_many_timers_are_left() {
     assert_eq!(fire(&mut timers, time(MANY)), [0]);
 }
 
+#[test]
+fn memory_held_by_one_high_slot_is_given_back_in_time_after_it_is_free() {
+    const MANY: usize = 100_000;
+    let mut timers = Timers::new();
+    let ids: Vec<_> = (0..MANY).map(|_| timers.insert(at(1), ())).collect();
+    for id in &ids[1_000..MANY - 1] {
+        timers.cancel(*id);
+    }
+    timers.cancel(ids[MANY - 1]);
+    assert_eq!((timers.len(), timers.slots.len()), (1_000, MANY));
+    for _ in 0..MANY {
+        let id = timers.insert(at(1), ());
+        timers.cancel(id);
+    }
+    check_invariants(&timers);
+    assert!(timers.slots.len() < 2_000);
+}
+
 /// One call, to be made on the timers and on the model.
 #[derive(Clone, Debug)]
 enum Call {
@@ -233,31 +251,30 @@ impl Arbitrary for Call {
 /// The same rules on a sorted map, with the number of the insertion for a payload.
 #[derive(Default)]
 struct Model {
-    pending: BTreeMap<(Deadline, usize), ()>,
-    inserted_in_pass: BTreeMap<(Deadline, usize), ()>,
+    pending: BTreeSet<(Deadline, usize)>,
+    inserted_in_pass: BTreeSet<(Deadline, usize)>,
     in_pass: bool,
 }
 
 impl Model {
     fn insert(&mut self, deadline: Deadline, number: usize) {
-        let map = if self.in_pass { &mut self.inserted_in_pass } else { &mut self.pending };
-        map.insert((deadline, number), ());
+        let set = if self.in_pass { &mut self.inserted_in_pass } else { &mut self.pending };
+        set.insert((deadline, number));
     }
 
     fn cancel(&mut self, number: usize) -> Option<usize> {
         let before = self.len();
-        self.pending.retain(|key, ()| key.1 != number);
-        self.inserted_in_pass.retain(|key, ()| key.1 != number);
+        self.pending.retain(|key| key.1 != number);
+        self.inserted_in_pass.retain(|key| key.1 != number);
         (self.len() < before).then_some(number)
     }
 
     fn pop_due(&mut self, now: Time) -> Option<usize> {
-        let first = self.pending.first_entry()?;
-        let (deadline, number) = *first.key();
+        let (deadline, number) = *self.pending.first()?;
         if deadline == Deadline::NEVER || deadline > Deadline::at(now) {
             return None;
         }
-        first.remove();
+        self.pending.pop_first();
         Some(number)
     }
 
@@ -301,10 +318,16 @@ fn agrees_with_the_model(calls: Vec<Call>) -> bool {
         }
         check_invariants(&timers);
         assert_eq!((timers.len(), timers.is_empty()), (model.len(), model.len() == 0));
-        let all = || model.pending.keys().chain(model.inserted_in_pass.keys());
-        assert_eq!(timers.next_deadline(), all().map(|key| key.0).min().unwrap_or(Deadline::NEVER));
+        let pending: BTreeMap<usize, Deadline> = model
+            .pending
+            .iter()
+            .chain(&model.inserted_in_pass)
+            .map(|(deadline, number)| (*number, *deadline))
+            .collect();
+        let next_deadline = pending.values().min().copied();
+        assert_eq!(timers.next_deadline(), next_deadline.unwrap_or(Deadline::NEVER));
         for (number, id) in ids.iter().enumerate() {
-            assert_eq!(timers.is_pending(*id), all().any(|key| key.1 == number));
+            assert_eq!(timers.is_pending(*id), pending.contains_key(&number));
         }
     }
     true
