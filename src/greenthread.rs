@@ -3,6 +3,9 @@
 //! Layer 6. Mirrors eventlet's `greenthread` in the shape of `std::thread`: [`spawn`] only schedules; the new green
 //! thread runs when the current one next blocks. A green thread that nobody holds a handle to runs on.
 
+#[cfg(test)]
+mod tests;
+
 use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
@@ -53,13 +56,13 @@ pub fn sleep(duration: Duration) {
 #[derive(Debug)]
 #[must_use = "it does nothing until `spawn` is called"]
 pub struct Builder {
-    greenlet: greenlet::Builder,
+    greenlet: greenlet::Builder<Wake>,
 }
 
 impl Builder {
     /// With no name and a stack of the default size.
     pub fn new() -> Self {
-        Self { greenlet: Greenlet::<Wake>::builder() }
+        Self { greenlet: Greenlet::builder() }
     }
 
     /// Names the green thread, for messages and `Debug`.

@@ -1,17 +1,63 @@
-//! Greenlets and green threads for Linux.
+//! Greenlets and green threads for Linux: ordinary blocking code, made concurrent on one OS thread.
+//!
+//! ```
+//! use std::io::{Read, Write};
+//! use stolon::green::net::{TcpListener, TcpStream};
+//!
+//! let listener = TcpListener::bind("127.0.0.1:0")?;
+//! let addr = listener.local_addr()?;
+//! let server = stolon::spawn(move || -> std::io::Result<()> {
+//!     let (mut connection, _) = listener.accept()?;
+//!     let mut name = [0; 5];
+//!     connection.read_exact(&mut name)?;
+//!     connection.write_all(b"hello, ")?;
+//!     connection.write_all(&name)
+//! });
+//!
+//! let mut client = TcpStream::connect(addr)?;
+//! client.write_all(b"world")?;
+//! let mut answer = String::new();
+//! client.read_to_string(&mut answer)?;
+//! assert_eq!(answer, "hello, world");
+//! server.join().unwrap()?;
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! There is no runtime to start: any thread may call [`spawn`] or [`sleep`], and its hub appears on first use.
+//!
+//! | to | see |
+//! |---|---|
+//! | run functions concurrently, wait for them, sleep | [`greenthread`] |
+//! | do blocking I/O that blocks only the green thread | [`green`] |
+//! | switch between stacks by hand | [`greenlet`] |
+//! | size and count stacks | [`stack`] |
+//! | wait for descriptors without any of this | [`poller`] |
+//!
+//! # What to know before
+//!
+//! A green thread stays on the OS thread that made it, and only one of a thread runs at a time, until it blocks. So
+//! `Rc` and `Cell` may be shared among them, and none of the handles is [`Send`]. What blocks in any other way than
+//! through this crate (a file, a `std` lock, a long computation) blocks all green threads of its OS thread. A `std`
+//! lock that is held while its green thread waits can block the OS thread for good.
 
-mod arch;
-#[doc(hidden)]
-pub mod clock;
-pub mod convenience;
-pub mod green;
-pub mod greenlet;
-pub mod greenthread;
-mod hub;
-pub mod poller;
-pub mod stack;
+// The layers, low to high. A module uses those above it in this list and no others; `tests/layers.rs` sees to it.
 mod sys;
 #[doc(hidden)]
+pub mod clock;
+mod arch;
+pub mod stack;
+pub mod greenlet;
+#[doc(hidden)]
 pub mod timers;
+pub mod poller;
+mod hub;
+pub mod greenthread;
+pub mod green;
+pub mod convenience;
 
 pub use greenthread::{GreenThread, sleep, spawn};
+
+/// The examples in the README are compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeDoctests;

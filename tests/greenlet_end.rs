@@ -81,7 +81,7 @@ fn a_panic_goes_to_the_parent_and_not_to_who_switched() {
 #[test]
 fn a_panic_kills_unstarted_parents_on_its_way() {
     let log = Log::default();
-    let parent = Greenlet::<()>::builder()
+    let parent = Greenlet::builder()
         .build({
             let noted = Noted("closure", Rc::clone(&log));
             move |()| {
@@ -90,7 +90,7 @@ fn a_panic_kills_unstarted_parents_on_its_way() {
             }
         })
         .unwrap();
-    let child = Greenlet::<()>::builder().parent(&parent).build(|()| panic!("early")).unwrap();
+    let child = Greenlet::builder().parent(&parent).build(|()| panic!("early")).unwrap();
     let payload = catch_unwind(AssertUnwindSafe(|| child.switch(()))).unwrap_err();
     assert_eq!(text_of(payload), "early");
     assert!(child.is_dead() && parent.is_dead());
@@ -110,7 +110,7 @@ fn a_result_that_the_parent_cannot_take_becomes_a_panic_there() {
     let middle = Greenlet::new(|n: i32| {
         let text = Greenlet::new(|text: String| text);
         // Its parent is this greenlet, which will wait for an `i32` when the text ends.
-        let relay = Greenlet::<i32>::builder().build(move |_| {
+        let relay = Greenlet::builder().build(move |_| {
             text.switch(String::from("for nobody")).unwrap();
             0
         });
@@ -240,7 +240,7 @@ fn a_long_chain_of_parents_is_dropped_without_deep_recursion() {
     let count = if cfg!(debug_assertions) { 2_000 } else { 20_000 };
     let mut last = Greenlet::new(|()| ());
     for _ in 0..count {
-        last = Greenlet::<()>::builder()
+        last = Greenlet::builder()
             .parent(&last)
             .stack_bytes(stolon::stack::MIN_STACK_BYTES)
             .build(|()| ())
@@ -288,7 +288,7 @@ fn making_and_ending_many_greenlets_takes_no_more_stacks_than_live_at_once() {
 #[test]
 fn a_stack_too_large_to_map_is_a_clear_error_and_nothing_is_made() {
     for stack_bytes in [usize::MAX, usize::MAX / 2, 1 << 55] {
-        let error = Greenlet::<()>::builder().stack_bytes(stack_bytes).build(|()| ()).unwrap_err();
+        let error = Greenlet::builder().stack_bytes(stack_bytes).build(|()| ()).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::OutOfMemory);
         assert!(error.to_string().contains("RLIMIT_AS"), "{error}");
     }
@@ -298,7 +298,7 @@ fn a_stack_too_large_to_map_is_a_clear_error_and_nothing_is_made() {
 #[test]
 fn a_closure_too_large_for_the_stack_goes_to_the_heap() {
     let large = [7u8; 100_000];
-    let greenlet = Greenlet::<usize>::builder()
+    let greenlet = Greenlet::builder()
         .stack_bytes(stolon::stack::MIN_STACK_BYTES * 16)
         .build(move |n: usize| usize::from(large[n]))
         .unwrap();

@@ -183,8 +183,8 @@ fn a_dead_greenlets_value_goes_to_its_nearest_living_ancestor() {
             }
         }
     });
-    let parent = Greenlet::<i32>::builder().parent(&grandparent).build(|n: i32| n).unwrap();
-    let child = Greenlet::<i32>::builder().parent(&parent).build(|n: i32| n).unwrap();
+    let parent = Greenlet::builder().parent(&grandparent).build(|n: i32| n).unwrap();
+    let child = Greenlet::builder().parent(&parent).build(|n: i32| n).unwrap();
     // The unstarted parent is started with the child's result; its own goes on to the grandparent.
     assert_eq!(child.switch(1).unwrap(), -1);
     assert!(child.is_dead() && parent.is_dead());
@@ -223,8 +223,8 @@ fn the_root_has_no_parent_and_is_current_on_the_threads_own_stack() {
 #[test]
 fn debug_tells_name_state_and_parent() {
     let main = greenlet::current::<()>();
-    let named = Greenlet::<()>::builder().name("worker").build(|()| ()).unwrap();
-    let inner = Greenlet::<()>::builder().parent(&named).name("inner").build(|()| ()).unwrap();
+    let named = Greenlet::builder().name("worker").build(|()| ()).unwrap();
+    let inner = Greenlet::builder().parent(&named).name("inner").build(|()| ()).unwrap();
     assert_eq!(format!("{main:?}"), "Greenlet(main current)");
     assert_eq!(format!("{named:?}"), "Greenlet('worker' pending, parent main)");
     assert_eq!(format!("{inner:?}"), "Greenlet('inner' pending, parent 'worker')");

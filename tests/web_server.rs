@@ -253,15 +253,7 @@ fn silent_clients_delay_nobody() {
     for mode in [&[][..], &["--tutorial"][..]] {
         let server = web_server(mode);
         let _silent: Vec<_> = (0..50).map(|_| Client::connect(&server)).collect();
-        let latency = if mode.is_empty() {
-            best_latency(&server)
-        } else {
-            let start = Instant::now();
-            let mut client = Client::connect(&server);
-            client.send(GET);
-            assert_eq!(client.response().status, 200);
-            start.elapsed()
-        };
+        let latency = best_latency(&server);
         assert!(latency < prompt(), "{mode:?}: {latency:?}");
     }
 }
@@ -416,7 +408,7 @@ fn a_signal_ends_idle_connections_and_lets_a_request_be_finished() {
         busy.expect_end();
         drop(busy);
         let (status, last) = server.wait();
-        assert_eq!(status.code(), Some(0));
+        assert!(status.success(), "{status}: {last:?}");
         assert_eq!(last.len(), 1);
         assert!(last[0].starts_with(&format!("stopped by {name} after ")), "{}", last[0]);
     }
@@ -433,7 +425,7 @@ fn a_request_that_never_ends_does_not_hold_up_the_end_for_long() {
     let start = Instant::now();
     server.signal(libc::SIGTERM);
     let (status, last) = server.wait();
-    assert_eq!((status.code(), last.len()), (Some(0), 1));
+    assert!(status.success() && last.len() == 1, "{status}: {last:?}");
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 }
 

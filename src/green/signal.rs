@@ -27,8 +27,9 @@ pub const SIGCHLD: i32 = signal::SIGCHLD;
 /// A set of signals that are waited for instead of handled.
 ///
 /// While it exists they are blocked on the thread that made it, and on threads that this one starts. A thread that
-/// was running before takes them as ever: so make this first, or block them there, too. Dropping it restores
-/// what was blocked before; a signal that nobody has waited for is then delivered.
+/// was running before takes them as ever: so make this first, or block them there, too. Dropping it unblocks
+/// those that it has blocked; one of them that nobody has waited for is then delivered. Of two sets that share a signal
+/// drop the younger first.
 ///
 /// ```no_run
 /// use stolon::green::signal::{SIGINT, SIGTERM, Signals};
@@ -39,7 +40,8 @@ pub const SIGCHLD: i32 = signal::SIGCHLD;
 /// ```
 pub struct Signals {
     source: Source<OwnedFd>,
-    blocked_before: SignalSet,
+    /// Those that were not blocked before.
+    blocked: SignalSet,
     numbers: Vec<i32>,
 }
 
@@ -52,8 +54,11 @@ impl Signals {
     pub fn new(signals: &[i32]) -> io::Result<Self> {
         let set = SignalSet::new(signals)?;
         let source = Source::new(set.descriptor()?);
-        let blocked_before = set.block()?;
-        Ok(Self { source, blocked_before, numbers: signals.to_vec() })
+        let before = set.block()?;
+        let blocked: Vec<i32> =
+            signals.iter().copied().filter(|&signal| !before.contains(signal)).collect();
+        let blocked = SignalSet::new(&blocked)?;
+        Ok(Self { source, blocked, numbers: signals.to_vec() })
     }
 
     /// Waits for one of the signals, and returns its number. Several of one kind may arrive as one.
@@ -69,8 +74,8 @@ impl Signals {
 
 impl Drop for Signals {
     fn drop(&mut self) {
-        // A set that was once in force is accepted again.
-        let _ = self.blocked_before.restore();
+        // A set that was accepted once is accepted again.
+        let _ = self.blocked.unblock();
     }
 }
 

@@ -16,17 +16,17 @@ use crate::stack::{self, Stack};
 /// assert_eq!(named.name(), Some("worker"));
 /// # Ok::<(), std::io::Error>(())
 /// ```
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[must_use = "it does nothing until `build` is called"]
-pub struct Builder {
+pub struct Builder<T: 'static = ()> {
     name: Option<Box<str>>,
     stack_bytes: Option<usize>,
-    parent: Option<Greenlet<()>>,
+    parent: Option<Greenlet<T>>,
 }
 
-impl Builder {
+impl<T: 'static> Builder<T> {
     pub(super) fn new() -> Self {
-        Self::default()
+        Self { name: None, stack_bytes: None, parent: None }
     }
 
     /// Names the greenlet, for messages and `Debug`.
@@ -60,7 +60,7 @@ impl Builder {
     /// # Panics
     ///
     /// When the thread is past the point in its exit at which its greenlets ended.
-    pub fn build<T: 'static>(self, run: impl FnOnce(T) -> T + 'static) -> io::Result<Greenlet<T>> {
+    pub fn build(self, run: impl FnOnce(T) -> T + 'static) -> io::Result<Greenlet<T>> {
         let current = thread::current();
         current.thread.reap();
         let stack_bytes = self.stack_bytes.unwrap_or_else(stack::default_stack_bytes);

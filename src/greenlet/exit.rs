@@ -24,7 +24,7 @@ use super::transfer::{self, Arrival, Payload};
 /// What unwinds a greenlet that is made to end, mirroring greenlet's exception of this name.
 ///
 /// It is the payload of an unwinding that calls no panic hook. A `catch_unwind` that gets it should pass it on with
-/// [`resume_unwind`](std::panic::resume_unwind).
+/// [`resume_unwind`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GreenletExit;
 

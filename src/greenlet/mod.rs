@@ -95,7 +95,7 @@ impl<T: 'static> Greenlet<T> {
     }
 
     /// For a greenlet with a name, a stack of another size or another parent.
-    pub fn builder() -> Builder {
+    pub fn builder() -> Builder<T> {
         Builder::new()
     }
 

@@ -150,6 +150,11 @@ impl<T> Arrival<T> {
         unsafe { Self::receive_other(word, event) }
     }
 
+    /// [`receive`](Self::receive) of anything but a value.
+    ///
+    /// # Safety
+    ///
+    /// As there.
     #[cold]
     #[inline(never)]
     unsafe fn receive_other(word: Word, event: usize) -> Self {

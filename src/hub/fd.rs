@@ -7,7 +7,9 @@
 //! |---|---|
 //! | an event says so | yes |
 //! | an operation would have blocked | no |
-//! | a read or write moved less than was asked for | no, unless the peer has closed: then the next read says so; nor if it has sent urgent data: a read stops short before them |
+//! | a read or write moved less than was asked for | no, with two exceptions |
+//!
+//! The exceptions: when the peer has closed, the next read says so; and urgent data stop a read short of what follows.
 //!
 //! So a request that arrives whole and is answered at once costs one read and one write.
 
@@ -44,8 +46,8 @@ impl Drained {
 #[derive(Clone, Copy, Debug, Default)]
 struct Side {
     ready: bool,
-    /// Less than was asked for does not mean drained. No more edges will come, as the peer or the network has ended
-    /// this direction; or there is urgent data in the stream.
+    /// Less than was asked for does not mean drained: the peer or the network has ended this direction, so that no
+    /// more edges will come, or has sent urgent data.
     never_drained: bool,
     waiter: Option<WaitId>,
 }
@@ -122,11 +124,11 @@ impl Registration {
         self.hub.fds.borrow_mut().side(self.token, direction).ready
     }
 
-    /// Whether a greenlet that wants to wait in this direction may go ahead at once.
+    /// Whether the current greenlet need not wait.
     ///
     /// # Errors
     ///
-    /// When another greenlet waits already: it comes first, even if it has only been woken so far.
+    /// When another greenlet waits in this direction already, or was woken and has not had its turn yet.
     fn may_go_ahead(&self, direction: Direction, fd: RawFd) -> io::Result<bool> {
         let mut fds = self.hub.fds.borrow_mut();
         let side = fds.side(self.token, direction);
@@ -151,20 +153,11 @@ struct Waiting<'a> {
 }
 
 impl<'a> Waiting<'a> {
-    fn new(
-        registration: &'a Registration,
-        direction: Direction,
-        fd: RawFd,
-        id: WaitId,
-    ) -> io::Result<Self> {
+    fn new(registration: &'a Registration, direction: Direction, id: WaitId) -> Self {
         let mut fds = registration.hub.fds.borrow_mut();
-        let side = fds.side(registration.token, direction);
-        if side.waiter.is_some() {
-            return Err(second_waiter(direction, fd));
-        }
-        side.waiter = Some(id);
+        fds.side(registration.token, direction).waiter = Some(id);
         fds.waiting += 1;
-        Ok(Self { registration, direction })
+        Self { registration, direction }
     }
 }
 
@@ -228,15 +221,19 @@ impl<S: AsFd> Source<S> {
         mut op: impl FnMut(&S) -> io::Result<(R, Drained)>,
     ) -> io::Result<R> {
         let mut deadline = LazyDeadline::new(deadline);
+        // Now and not afterwards, when to be killed meanwhile would lose what was read.
+        self.spend_io();
         loop {
             if let Some(registration) = self.registration.get() {
-                if !self.nonblocking.get() && !registration.is_ready(direction) {
+                if !self.nonblocking.get() && !registration.may_go_ahead(direction, self.fd())? {
                     self.wait(registration, direction, deadline.get(&registration.hub))?;
                 }
             }
             match op(self.io()) {
                 Ok((result, drained)) => {
-                    self.done(direction, drained);
+                    if let (Some(registration), Drained::Yes) = (self.registration.get(), drained) {
+                        registration.drained(direction);
+                    }
                     return Ok(result);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock && !self.nonblocking.get() => {
@@ -255,20 +252,19 @@ impl<S: AsFd> Source<S> {
     /// As [`run`](Self::run).
     pub(crate) fn wait_ready(&self, direction: Direction, deadline: Deadline) -> io::Result<()> {
         let registration = self.registration()?;
-        while !registration.is_ready(direction) {
+        while !registration.may_go_ahead(direction, self.fd())? {
             self.wait(registration, direction, deadline)?;
         }
         Ok(())
     }
 
-    fn done(&self, direction: Direction, drained: Drained) {
+    fn fd(&self) -> RawFd {
+        self.io().as_fd().as_raw_fd()
+    }
+
+    fn spend_io(&self) {
         match self.registration.get() {
-            Some(registration) => {
-                if drained == Drained::Yes {
-                    registration.drained(direction);
-                }
-                registration.hub.spend_io();
-            }
+            Some(registration) => registration.hub.spend_io(),
             // Not registered yet, as it never had to wait: all the more reason to count. Without a hub there is nobody
             // to give a turn to.
             None => {
@@ -298,13 +294,12 @@ impl<S: AsFd> Source<S> {
         direction: Direction,
         deadline: Deadline,
     ) -> io::Result<()> {
-        let fd = self.io().as_fd().as_raw_fd();
         let waits_for = match direction {
-            Direction::Read => WaitsFor::Readable(fd),
-            Direction::Write => WaitsFor::Writable(fd),
+            Direction::Read => WaitsFor::Readable(self.fd()),
+            Direction::Write => WaitsFor::Writable(self.fd()),
         };
         let wait = Wait::begin(&registration.hub, waits_for);
-        let _waiting = Waiting::new(registration, direction, fd, wait.id())?;
+        let _waiting = Waiting::new(registration, direction, wait.id());
         match wait.park(deadline) {
             Wake::Expired if !registration.is_ready(direction) => {
                 Err(io::Error::new(io::ErrorKind::TimedOut, "timed out"))

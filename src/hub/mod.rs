@@ -16,8 +16,6 @@
 mod current;
 mod fd;
 mod run_queue;
-#[cfg(test)]
-mod tests;
 pub(crate) mod waiter;
 
 use std::cell::{Cell, RefCell};
@@ -122,7 +120,7 @@ impl Hub {
             Some(mainloop) if !mainloop.is_dead() => Ok(mainloop),
             existing => {
                 let (hub, creator) = (Rc::clone(self), greenlet::current());
-                let mainloop = Greenlet::<Wake>::builder()
+                let mainloop = Greenlet::builder()
                     .name("mainloop")
                     .parent(&greenlet::root::<()>())
                     .build(move |_| hub.run(creator))?;
@@ -170,13 +168,10 @@ impl Hub {
     pub(crate) fn exit_greenlet(self: &Rc<Self>, victim: &Greenlet<Wake>) {
         let wait = Wait::begin(self, WaitsFor::Turn);
         wait.stand_in_queue();
-        match victim.exit_now::<Wake>() {
-            // It has ended in this greenlet, as its child or its next of kin.
-            Some(Ok(Wake::Ended) | Err(_)) => {
-                self.switch_away();
-            }
-            // Dead already, or this greenlet's turn has come.
-            None | Some(Ok(_)) => {}
+        // Else it was dead already, or this greenlet's turn has come.
+        let ended_here = matches!(victim.exit_now::<Wake>(), Some(Ok(Wake::Ended) | Err(_)));
+        if ended_here {
+            self.switch_away();
         }
     }
 

@@ -61,7 +61,7 @@ pub struct Interest(u32);
 
 impl Interest {
     /// Reading only.
-    pub const READABLE: Interest = Interest(epoll::IN | epoll::RDHUP | epoll::EDGE);
+    pub const READABLE: Interest = Interest(epoll::IN | epoll::PRI | epoll::RDHUP | epoll::EDGE);
     /// Writing only.
     pub const WRITABLE: Interest = Interest(epoll::OUT | epoll::EDGE);
     /// Both directions.
@@ -106,6 +106,11 @@ impl Event {
         self.flags & (epoll::OUT | epoll::HUP | epoll::ERR) != 0
     }
 
+    /// Whether there is urgent data: on a TCP stream a read stops short of what follows it.
+    pub const fn is_urgent(self) -> bool {
+        self.flags & epoll::PRI != 0
+    }
+
     /// Whether the peer will send no more (what it sent before may still be unread).
     pub const fn is_read_closed(self) -> bool {
         self.flags & (epoll::RDHUP | epoll::HUP) != 0
@@ -129,6 +134,7 @@ impl fmt::Debug for Event {
             .field("token", &self.token)
             .field("readable", &self.is_readable())
             .field("writable", &self.is_writable())
+            .field("urgent", &self.is_urgent())
             .field("read_closed", &self.is_read_closed())
             .field("hangup", &self.is_hangup())
             .field("error", &self.is_error())
@@ -290,7 +296,7 @@ mod tests {
 
     #[test]
     fn both_directions_ask_for_everything_on_change() {
-        let flags = epoll::IN | epoll::OUT | epoll::RDHUP | epoll::EDGE;
+        let flags = epoll::IN | epoll::PRI | epoll::OUT | epoll::RDHUP | epoll::EDGE;
         assert_eq!(Interest::BOTH.to_flags(), flags);
         assert_eq!(Interest::BOTH.level().to_flags(), flags & !epoll::EDGE);
         assert_eq!(Interest::WRITABLE.level().to_flags(), epoll::OUT);

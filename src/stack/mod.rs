@@ -1,6 +1,6 @@
 //! Stacks: guarded, pooled pieces of large mappings.
 //!
-//! Layer 2. Knows `sys` and the machine's stack alignment. A [`Stack`] is the right to run on one slot of an arena;
+//! Layer 2. Knows `sys` and the machine's stack alignment. A `Stack` is the right to run on one slot of an arena;
 //! dropping it gives the slot back to be reused, last in first out. Each thread has its own arenas, one for each
 //! stack size in use, and no lock is taken.
 //!

@@ -6,6 +6,9 @@ use std::mem::{MaybeUninit, size_of};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+/// So many buffers the kernel reads into or writes from in one call; std passes on no more.
+pub(crate) const MAX_BUFFERS: usize = libc::UIO_MAXIOV as usize;
+
 /// A new TCP socket for addresses of `addr`'s family, non-blocking and closed on exec.
 ///
 /// # Errors

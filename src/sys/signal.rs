@@ -43,13 +43,19 @@ impl SignalSet {
         self.mask(libc::SIG_BLOCK)
     }
 
-    /// Makes this the set of signals that are blocked for the calling thread.
+    /// Lets the calling thread have these signals again.
     ///
     /// # Errors
     ///
     /// The kernel's.
-    pub(crate) fn restore(&self) -> io::Result<()> {
-        self.mask(libc::SIG_SETMASK).map(drop)
+    pub(crate) fn unblock(&self) -> io::Result<()> {
+        self.mask(libc::SIG_UNBLOCK).map(drop)
+    }
+
+    /// Whether a signal is in the set.
+    pub(crate) fn contains(&self, signal: i32) -> bool {
+        // SAFETY: `self` is a valid set; a number that is no signal's gives an error.
+        unsafe { libc::sigismember(&raw const self.0, signal) == 1 }
     }
 
     fn mask(&self, how: libc::c_int) -> io::Result<Self> {

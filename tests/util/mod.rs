@@ -1,4 +1,7 @@
 //! What the tests share. Each test program uses its part of it, and the rest is dead code there.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod child;
+pub mod leak;
 pub mod server;
+pub mod sockets;

@@ -19,7 +19,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 const RUNNER: &str = "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER";
 
 /// The runner that starts programs of this architecture where the machine is of another one.
-fn runner() -> Option<String> {
+pub fn runner() -> Option<String> {
     env::var(RUNNER).ok().filter(|_| cfg!(target_arch = "aarch64"))
 }
 

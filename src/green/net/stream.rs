@@ -219,6 +219,15 @@ impl TcpStream {
     }
 }
 
+/// Whether moving `bytes` bytes into or out of buffers of these lengths has drained the stream.
+fn drained_after(bytes: usize, lengths: impl ExactSizeIterator<Item = usize>) -> Drained {
+    // The kernel is not asked for more buffers than it takes at once.
+    if lengths.len() > sys::net::MAX_BUFFERS {
+        return Drained::No;
+    }
+    Drained::after(bytes, lengths.sum())
+}
+
 /// A timeout as std takes them.
 fn not_zero(timeout: Option<Duration>) -> io::Result<Option<Duration>> {
     if timeout == Some(Duration::ZERO) {
@@ -236,10 +245,9 @@ impl Read for &TcpStream {
     }
 
     fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        let asked = bufs.iter().map(|buf| buf.len()).sum();
         self.run(Direction::Read, |mut io| {
             let bytes = io.read_vectored(bufs)?;
-            Ok((bytes, Drained::after(bytes, asked)))
+            Ok((bytes, drained_after(bytes, bufs.iter().map(|buf| buf.len()))))
         })
     }
 }
@@ -253,10 +261,9 @@ impl Write for &TcpStream {
     }
 
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        let asked = bufs.iter().map(|buf| buf.len()).sum();
         self.run(Direction::Write, |mut io| {
             let bytes = io.write_vectored(bufs)?;
-            Ok((bytes, Drained::after(bytes, asked)))
+            Ok((bytes, drained_after(bytes, bufs.iter().map(|buf| buf.len()))))
         })
     }
 

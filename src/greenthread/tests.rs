@@ -55,14 +55,3 @@ fn started_green_threads_hand_over_to_each_other_directly() {
         ["mainloop", "a", "mainloop", "b", "a", "b", "a", "mainloop", "b", "mainloop", "main"];
     assert_eq!(trace::take(), path);
 }
-
-#[test]
-#[should_panic(expected = "do not call blocking functions from the mainloop")]
-fn blocking_on_the_mainloop_itself_is_an_error() {
-    let hub = super::current();
-    let mainloop = hub.mainloop().unwrap();
-    *hub.mainloop.borrow_mut() = Some(greenlet::current());
-    let wait = super::Wait::begin(&hub, super::WaitsFor::Sleep);
-    let _restore = mainloop;
-    wait.park(crate::clock::Deadline::NEVER);
-}

@@ -1,0 +1,39 @@
+//! This test program once more, as a child process that runs one test alone.
+#![allow(unsafe_code)]
+
+use std::env;
+use std::ffi::OsString;
+use std::process::{Command, Output};
+
+use super::server::{PATIENCE, runner};
+
+const ROLE: &str = "STOLON_TEST_CHILD";
+
+/// Whether this process is a child that [`run`] started. If so, it ends by a signal after a while.
+pub fn is_child() -> bool {
+    let is_child = env::var_os(ROLE).is_some();
+    if is_child {
+        // SAFETY: a plain system call.
+        unsafe { libc::alarm(PATIENCE.as_secs() as libc::c_uint) };
+    }
+    is_child
+}
+
+/// Runs the test `name` of this program in a child process, on its main thread and without any other; there
+/// [`is_child`] is true. Returns its status and all that it printed.
+pub fn run(name: &str) -> Output {
+    let program = env::current_exe().expect("the path of this test").into_os_string();
+    let runner = runner().unwrap_or_default();
+    let words: Vec<OsString> =
+        runner.split_whitespace().map(OsString::from).chain([program]).collect();
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).args([name, "--exact", "--nocapture", "--test-threads=1"]);
+    command.env(ROLE, "").env("RUST_BACKTRACE", "0").output().expect("the program starts again")
+}
+
+/// What a child printed on its stdout, with what it complained about beneath.
+pub fn text_of(output: &Output) -> String {
+    let [stdout, stderr] =
+        [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+    format!("{stdout}\n{stderr}")
+}

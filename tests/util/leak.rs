@@ -1,0 +1,62 @@
+//! Runs a test's body by itself, and looks afterwards at what it has left behind.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::panic::resume_unwind;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use stolon::stack::stack_counts;
+
+use super::server::PATIENCE;
+
+/// The tests of a program run in threads of one process, and descriptors are the process's: so one at a time.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Runs `body` on a new OS thread with a hub of its own, for a bounded time. Afterwards as many stacks must be in use
+/// as before, and when the thread has ended, the same descriptors must be open.
+///
+/// # Panics
+///
+/// With the panic of `body`; and if it leaves something behind or does not end.
+#[track_caller]
+pub fn guarded(body: impl FnOnce() + Send + 'static) {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let open_before = open_descriptors();
+    let (sender, receiver) = mpsc::channel();
+    let name = thread::current().name().unwrap_or("a test").to_owned();
+    let run = move || {
+        // The mainloop takes a stack when it is first used, and keeps it.
+        stolon::sleep(Duration::ZERO);
+        let in_use_before = stack_counts().in_use;
+        body();
+        // Whoever is about to end may do so.
+        stolon::sleep(Duration::ZERO);
+        sender.send((in_use_before, stack_counts().in_use)).expect("the guard waits");
+    };
+    let thread = thread::Builder::new().name(name).spawn(run).expect("a thread");
+    let stacks = receiver.recv_timeout(PATIENCE);
+    if stacks == Err(RecvTimeoutError::Timeout) {
+        panic!("the test does not end");
+    }
+    if let Err(payload) = thread.join() {
+        resume_unwind(payload);
+    }
+    let (in_use_before, in_use) = stacks.expect("a thread that does not panic sends its counts");
+    assert_eq!(in_use, in_use_before, "stacks in use after the test and before it");
+    assert_eq!(open_descriptors(), open_before, "descriptors after the test and before it");
+}
+
+/// The open descriptors of this process, each with what it refers to.
+fn open_descriptors() -> BTreeSet<String> {
+    let entries = fs::read_dir("/proc/self/fd").expect("this process's descriptors");
+    let describe = |entry: fs::DirEntry| {
+        let target = fs::read_link(entry.path()).ok()?;
+        Some(format!("{} -> {}", entry.file_name().to_string_lossy(), target.display()))
+    };
+    // The directory is closed again by the time that its own entry is looked at, or names itself.
+    let described = entries.filter_map(|entry| describe(entry.ok()?));
+    described.filter(|text| !text.ends_with("/fd")).collect()
+}

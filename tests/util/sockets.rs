@@ -1,0 +1,61 @@
+//! Sockets in the states that tests need.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
+
+use stolon::green::net::{TcpListener, TcpStream};
+
+/// The two ends of a connection.
+pub fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (far, _) = listener.accept().unwrap();
+    (near, far)
+}
+
+/// An address where nobody listens.
+pub fn closed_addr() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+/// An address that does not answer for as long as what is returned with it lives: its queue is full.
+pub fn silent_addr() -> (SocketAddr, impl Sized) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // SAFETY: a plain system call on an open descriptor.
+    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
+    let addr = listener.local_addr().unwrap();
+    let first = std::net::TcpStream::connect(addr).unwrap();
+    (addr, (listener, first))
+}
+
+fn set_option<V>(fd: RawFd, option: libc::c_int, value: V) {
+    let bytes = mem::size_of::<V>() as libc::socklen_t;
+    // SAFETY: the option reads `bytes` bytes of a live value.
+    let failed =
+        unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, option, (&raw const value).cast(), bytes) };
+    assert_eq!(failed, 0, "{}", io::Error::last_os_error());
+}
+
+/// Closes a connection by a reset, as a peer does that vanishes.
+pub fn reset(stream: impl AsRawFd) {
+    let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
+    set_option(stream.as_raw_fd(), libc::SO_LINGER, at_once);
+}
+
+/// Gives a socket the smallest buffers there are.
+pub fn shrink_buffers(stream: &impl AsRawFd) {
+    set_option::<libc::c_int>(stream.as_raw_fd(), libc::SO_SNDBUF, 1);
+    set_option::<libc::c_int>(stream.as_raw_fd(), libc::SO_RCVBUF, 1);
+}
+
+/// Sends one byte of urgent data.
+pub fn send_urgent(stream: &impl AsRawFd) {
+    let byte = [b'!'];
+    // SAFETY: the pointer is valid for reading one byte.
+    let sent = unsafe { libc::send(stream.as_raw_fd(), byte.as_ptr().cast(), 1, libc::MSG_OOB) };
+    assert_eq!(sent, 1, "{}", io::Error::last_os_error());
+}
