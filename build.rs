@@ -1,5 +1,6 @@
-//! Refuses targets that stolon has no machine layer for, and declares the crate's own cfgs. It builds nothing:
-//! the assembly in `asm/` is included into Rust, so a cross build needs no more than a linker.
+//! Refuses targets that stolon has no machine layer for, and declares the crate's own cfgs. It
+//! builds nothing: the assembly in `asm/` is included into Rust, so a cross build needs no more
+//! than a linker.
 
 use std::env;
 

@@ -1,5 +1,5 @@
-//! Echo over loopback TCP: 64 bytes there and back, server and clients as green threads of one OS thread; beside it
-//! the same with an OS thread for each side of each connection.
+//! Echo over loopback TCP: 64 bytes there and back, server and clients as green threads of one OS
+//! thread; beside it the same with an OS thread for each side of each connection.
 #![allow(missing_docs, reason = "criterion's macros make public items without any")]
 
 use std::io::{Read, Write};

@@ -1,5 +1,5 @@
-//! One switch between two greenlets, a round trip, with the value in a register and through memory; and at a depth
-//! of calls, where most greenlets really wait.
+//! One switch between two greenlets, a round trip, with the value in a register and through memory;
+//! and at a depth of calls, where most greenlets really wait.
 #![allow(missing_docs, reason = "criterion's macros make public items without any")]
 
 use std::hint::black_box;
@@ -7,7 +7,8 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use stolon::greenlet::{self, Greenlet};
 
-/// A greenlet that sends each value it gets back, `depth` calls that are not inlined below its body.
+/// A greenlet that sends each value it gets back, `depth` calls that are not inlined below its
+/// body.
 fn echo<T: 'static>(depth: usize) -> Greenlet<T> {
     #[inline(never)]
     fn below<T: 'static>(depth: usize, main: &Greenlet<T>, value: T) -> T {

@@ -75,8 +75,8 @@ fn insert_and_fire(criterion: &mut Criterion) {
     }
 }
 
-/// As many sleeps as there are timers, all of random length: the earliest fires, and a new one takes
-/// its place.
+/// As many sleeps as there are timers, all of random length: the earliest fires, and a new one
+/// takes its place.
 fn fire_in_random_order(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("timers/fire_in_random_order");
     for count in PENDING {

@@ -53,7 +53,8 @@ fn by_turns() -> Result<(), SwitchError<()>> {
     Ok(())
 }
 
-/// The first switch's value is the function's argument; a later one's is what the pending switch returns.
+/// The first switch's value is the function's argument; a later one's is what the pending switch
+/// returns.
 fn with_values() -> Result<(), SwitchError<i32>> {
     let gr2 = Rc::new(OnceCell::<Greenlet<i32>>::new());
     let gr1 = Greenlet::new({

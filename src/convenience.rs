@@ -6,8 +6,8 @@ use std::io;
 
 use crate::sys;
 
-/// Raises the process's limit on open descriptors as far as it may go by itself, and returns it: the soft
-/// `RLIMIT_NOFILE` becomes the hard one. A server of many connections does this first.
+/// Raises the process's limit on open descriptors as far as it may go by itself, and returns it:
+/// the soft `RLIMIT_NOFILE` becomes the hard one. A server of many connections does this first.
 ///
 /// # Errors
 ///

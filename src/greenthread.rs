@@ -1,7 +1,8 @@
 //! Green threads: functions that run concurrently on one OS thread, scheduled by the hub.
 //!
-//! Layer 6. Mirrors eventlet's `greenthread` in the shape of `std::thread`: [`spawn`] only schedules; the new green
-//! thread runs when the current one next blocks. A green thread that nobody holds a handle to runs on.
+//! Layer 6. Mirrors eventlet's `greenthread` in the shape of `std::thread`: [`spawn`] only
+//! schedules; the new green thread runs when the current one next blocks. A green thread that
+//! nobody holds a handle to runs on.
 
 #[cfg(test)]
 mod tests;
@@ -35,9 +36,11 @@ pub fn spawn<R: 'static>(f: impl FnOnce() -> R + 'static) -> GreenThread<R> {
     Builder::new().spawn(f).expect("no green thread could be made")
 }
 
-/// Blocks the current greenlet, and no other, for at least `duration`, mirroring eventlet's `sleep`.
+/// Blocks the current greenlet, and no other, for at least `duration`, mirroring eventlet's
+/// `sleep`.
 ///
-/// A duration of zero lets every other runnable greenlet run once. While the thread exits it returns at once.
+/// A duration of zero lets every other runnable greenlet run once. While the thread exits it
+/// returns at once.
 ///
 /// # Panics
 ///
@@ -52,7 +55,8 @@ pub fn sleep(duration: Duration) {
     }
 }
 
-/// Makes green threads with a name or a stack of another size, as [`std::thread::Builder`] does threads.
+/// Makes green threads with a name or a stack of another size, as [`std::thread::Builder`] does
+/// threads.
 #[derive(Debug)]
 #[must_use = "it does nothing until `spawn` is called"]
 pub struct Builder {
@@ -110,13 +114,14 @@ pub struct GreenThread<R> {
 }
 
 impl<R: 'static> GreenThread<R> {
-    /// Waits for the green thread to end, and returns a copy of what it returned, every time it is called and to any
-    /// number of waiters. Mirrors eventlet's `wait`.
+    /// Waits for the green thread to end, and returns a copy of what it returned, every time it is
+    /// called and to any number of waiters. Mirrors eventlet's `wait`.
     ///
     /// # Panics
     ///
-    /// With the green thread's panic if it ended by one: with its own payload the first time, later with a copy if it
-    /// is a string, and else with a string that says so. With [`GreenletExit`] if it was killed.
+    /// With the green thread's panic if it ended by one: with its own payload the first time, later
+    /// with a copy if it is a string, and else with a string that says so. With [`GreenletExit`] if
+    /// it was killed.
     pub fn wait(&self) -> R
     where
         R: Clone,
@@ -140,10 +145,12 @@ impl<R: 'static> GreenThread<R> {
         outcome.unwrap_or_else(|| panic!("the result of the green thread is gone"))
     }
 
-    /// Ends the green thread by raising [`GreenletExit`] where it waits, mirroring eventlet's `kill`.
+    /// Ends the green thread by raising [`GreenletExit`] where it waits, mirroring eventlet's
+    /// `kill`.
     ///
-    /// It runs at once, unwinds, and its destructors run; the caller goes on after all that are runnable now. One
-    /// that has not started never does. On one that has ended it does nothing; on the current one it raises the exit.
+    /// It runs at once, unwinds, and its destructors run; the caller goes on after all that are
+    /// runnable now. One that has not started never does. On one that has ended it does nothing; on
+    /// the current one it raises the exit.
     ///
     /// # Panics
     ///

@@ -23,7 +23,8 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! There is no runtime to start: any thread may call [`spawn`] or [`sleep`], and its hub appears on first use.
+//! There is no runtime to start: any thread may call [`spawn`] or [`sleep`], and its hub appears on
+//! first use.
 //!
 //! | to | see |
 //! |---|---|
@@ -35,12 +36,14 @@
 //!
 //! # What to know before
 //!
-//! A green thread stays on the OS thread that made it, and only one of a thread runs at a time, until it blocks. So
-//! `Rc` and `Cell` may be shared among them, and none of the handles is [`Send`]. What blocks in any other way than
-//! through this crate (a file, a `std` lock, a long computation) blocks all green threads of its OS thread. A `std`
-//! lock that is held while its green thread waits can block the OS thread for good.
+//! A green thread stays on the OS thread that made it, and only one of a thread runs at a time,
+//! until it blocks. So `Rc` and `Cell` may be shared among them, and none of the handles is
+//! [`Send`]. What blocks in any other way than through this crate (a file, a `std` lock, a long
+//! computation) blocks all green threads of its OS thread. A `std` lock that is held while its
+//! green thread waits can block the OS thread for good.
 
-// The layers, low to high. A module uses those above it in this list and no others; `tests/layers.rs` sees to it.
+// The layers, low to high. A module uses those above it in this list and no others;
+// `tests/layers.rs` sees to it.
 mod sys;
 #[doc(hidden)]
 pub mod clock;

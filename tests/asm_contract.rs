@@ -1,5 +1,6 @@
-//! What the switch promises to the code around it: every register that a called function has to preserve is intact
-//! after a switch, whatever the other greenlet did to it; and stacks are aligned where the ABI says so.
+//! What the switch promises to the code around it: every register that a called function has to
+//! preserve is intact after a switch, whatever the other greenlet did to it; and stacks are aligned
+//! where the ABI says so.
 #![allow(unsafe_code, reason = "planting values in registers takes assembly")]
 
 use std::arch::global_asm;
@@ -7,8 +8,8 @@ use std::hint::black_box;
 
 use stolon::greenlet::{self, Greenlet};
 
-// planted(f, argument, pattern): fills every callee-saved register with `pattern` plus its own number, calls
-// f(argument), and returns how many of the registers were not the same afterwards.
+// planted(f, argument, pattern): fills every callee-saved register with `pattern` plus its own
+// number, calls f(argument), and returns how many of the registers were not the same afterwards.
 #[cfg(target_arch = "x86_64")]
 global_asm!(
     ".hidden stolon_test_planted",

@@ -1,4 +1,5 @@
-//! How greenlets end: by return, by panic, by losing their last handle, with their thread. None leaves anything.
+//! How greenlets end: by return, by panic, by losing their last handle, with their thread. None
+//! leaves anything.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

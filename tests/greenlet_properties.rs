@@ -1,4 +1,5 @@
-//! What makes greenlets coroutines: stacks of their own, one at a time, in the order that the program says.
+//! What makes greenlets coroutines: stacks of their own, one at a time, in the order that the
+//! program says.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

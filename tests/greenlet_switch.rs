@@ -149,8 +149,8 @@ fn what_a_suspended_greenlet_takes_is_the_type_of_its_pending_switch() {
         assert_eq!(main.switch(3).unwrap(), 4);
         n + 1
     });
-    // It starts with a `u64`, and waits for a `u8` then. `main` waits for a `u8` as long as it sends `u8`s, so the
-    // first step goes by a greenlet between the two.
+    // It starts with a `u64`, and waits for a `u8` then. `main` waits for a `u8` as long as it
+    // sends `u8`s, so the first step goes by a greenlet between the two.
     let between = Greenlet::new({
         let changing = changing.clone();
         move |n: u8| {

@@ -28,12 +28,14 @@ pub(super) fn start_address() -> *const u8 {
     stolon_0_1_start as *const u8
 }
 
-/// Saves the running context to `from`, resumes `to`, and returns what this context is next resumed with.
+/// Saves the running context to `from`, resumes `to`, and returns what this context is next resumed
+/// with.
 ///
 /// # Safety
 ///
 /// - `from` is valid for writes until this context has been resumed, and is the only record of it.
-/// - `to` was saved by `switch` and not resumed since, or was prepared and not resumed since; or it is `from`.
+/// - `to` was saved by `switch` and not resumed since, or was prepared and not resumed since; or it
+///   is `from`.
 /// - The stack that `to` points into is mapped and nobody else runs on it.
 /// - Both belong to the calling thread.
 /// - `value` and `event` are what the code at `to`'s resume point expects.
@@ -45,9 +47,10 @@ pub(crate) unsafe fn switch(
     event: usize,
 ) -> (Word, usize) {
     let (received_value, received_event);
-    // SAFETY: the fragment touches only `*from` and `*to`, valid by the caller's promise, and leaves for code that
-    // waits to be resumed. When it comes back, sp, x29 and x19 are as before and all the rest is declared lost:
-    // the "C" ABI's clobbers are x0-x18, x30 and every vector register whole, d8-d15 included.
+    // SAFETY: the fragment touches only `*from` and `*to`, valid by the caller's promise, and
+    // leaves for code that waits to be resumed. When it comes back, sp, x29 and x19 are as before
+    // and all the rest is declared lost: the "C" ABI's clobbers are x0-x18, x30 and every vector
+    // register whole, d8-d15 included.
     unsafe {
         asm!(
             include_str!("../../asm/aarch64/switch.s"),

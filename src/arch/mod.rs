@@ -2,7 +2,8 @@
 //!
 //! Layer 1. It knows no other module of the crate: no stack type, no greenlet.
 //!
-//! Each architecture has one file here and two in `asm/`, and each file has the same items in the same order:
+//! Each architecture has one file here and two in `asm/`, and each file has the same items in the
+//! same order:
 //!
 //! | item | is |
 //! |---|---|
@@ -12,8 +13,8 @@
 //! | [`Context::prepare`] | makes a context that will call an entry function on a new stack |
 //! | [`switch`] | saves the running context and resumes another; inlined at each switch site |
 //!
-//! A switch carries two words: a value and an *event*, which tells the receiver what the value means. The machine
-//! layer interprets neither.
+//! A switch carries two words: a value and an *event*, which tells the receiver what the value
+//! means. The machine layer interprets neither.
 
 use std::mem::MaybeUninit;
 
@@ -33,7 +34,8 @@ compile_error!("stolon has no machine layer for this architecture");
 /// One machine word in flight. It may be uninitialised, and keeps the provenance of a pointer.
 pub(crate) type Word = MaybeUninit<*mut ()>;
 
-/// What a context's first frame calls: `(argument, value, event)`. It returns where to go when it is done.
+/// What a context's first frame calls: `(argument, value, event)`. It returns where to go when it
+/// is done.
 ///
 /// It must not unwind. The departure it returns must lie above the stack pointer that was given to
 /// [`Context::prepare`], or outside that stack.
@@ -47,11 +49,13 @@ pub(crate) struct Context {
     pc: *const u8,
     /// Frame pointer (rbp, x29); the entry function in a context that has not run yet.
     fp: *mut u8,
-    /// The register that LLVM keeps for itself (rbx, x19); the entry's argument before the first run.
+    /// The register that LLVM keeps for itself (rbx, x19); the entry's argument before the first
+    /// run.
     bx: *mut u8,
 }
 
-/// How a context ends: it resumes `to` and hands over two words. Nothing of the ending context is saved.
+/// How a context ends: it resumes `to` and hands over two words. Nothing of the ending context is
+/// saved.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Departure {
@@ -69,8 +73,8 @@ const _: () = {
     assert!(offset_of!(Departure, value) == offset_of!(Departure, to) + 8);
 };
 
-// The symbol in `asm/*/start.s` carries the version's incompatible part, so that two versions can be linked into
-// one program.
+// The symbol in `asm/*/start.s` carries the version's incompatible part, so that two versions can
+// be linked into one program.
 const _: () = {
     let (major, minor) = (env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"));
     assert!(
@@ -86,8 +90,8 @@ impl Context {
         Self { sp: null, pc: null, fp: null, bx: null }
     }
 
-    /// Makes this a context that, when first resumed, calls `entry(argument, value, event)` on the stack that
-    /// ends at `top`.
+    /// Makes this a context that, when first resumed, calls `entry(argument, value, event)` on the
+    /// stack that ends at `top`.
     ///
     /// `top` must be a multiple of [`STACK_ALIGNMENT`].
     pub(crate) fn prepare(&mut self, top: *mut u8, entry: Entry, argument: *mut ()) {

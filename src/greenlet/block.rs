@@ -7,8 +7,8 @@
 //! | running | stale | stale; this is the thread's current greenlet |
 //! | dead | [`Nothing`] | gone, like the stack |
 //!
-//! So a greenlet other than the current one can be resumed exactly when `awaits` is not `Nothing`, and then only
-//! with a value of that type.
+//! So a greenlet other than the current one can be resumed exactly when `awaits` is not `Nothing`,
+//! and then only with a value of that type.
 
 use std::any::TypeId;
 use std::cell::{Cell, UnsafeCell};
@@ -33,10 +33,11 @@ pub(super) enum Stage {
     Dead,
 }
 
-/// Everything the library knows of one greenlet. It outlives the stack for as long as there are handles.
+/// Everything the library knows of one greenlet. It outlives the stack for as long as there are
+/// handles.
 ///
-/// What a switch touches comes first: 48 bytes. `awaits` is read and written as one 16-byte word, which must not
-/// straddle two cache lines; behind the two counts of an `Rc` it does not.
+/// What a switch touches comes first: 48 bytes. `awaits` is read and written as one 16-byte word,
+/// which must not straddle two cache lines; behind the two counts of an `Rc` it does not.
 #[repr(C)]
 pub(super) struct Block {
     /// What may be sent to it while it is not the current greenlet.
@@ -145,7 +146,8 @@ impl fmt::Debug for Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        // In a loop, as a chain of parents that only their children refer to may be longer than the stack is deep.
+        // In a loop, as a chain of parents that only their children refer to may be longer than the
+        // stack is deep.
         let mut next = self.parent.take();
         while let Some(parent) = next {
             next = Rc::into_inner(parent).and_then(|last| last.parent.take());
@@ -175,7 +177,8 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         if self.is_last() {
-            // While it still counts, so that the greenlet's own code, which may run now, does not drop the last one.
+            // While it still counts, so that the greenlet's own code, which may run now, does not
+            // drop the last one.
             exit::last_handle(self);
         }
         self.0.handles.set(self.0.handles.get() - 1);

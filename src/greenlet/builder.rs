@@ -43,8 +43,8 @@ impl<T: 'static> Builder<T> {
         self
     }
 
-    /// Who gets its result; by default the greenlet that calls [`build`](Self::build). It is not kept alive by its
-    /// children: they count as no handles.
+    /// Who gets its result; by default the greenlet that calls [`build`](Self::build). It is not
+    /// kept alive by its children: they count as no handles.
     pub fn parent<U: 'static>(mut self, parent: &Greenlet<U>) -> Self {
         self.parent = Some(parent.cast());
         self
@@ -54,8 +54,8 @@ impl<T: 'static> Builder<T> {
     ///
     /// # Errors
     ///
-    /// When no stack can be had, with the limit that was hit named, and when the stack is too small for what `run`
-    /// captures.
+    /// When no stack can be had, with the limit that was hit named, and when the stack is too small
+    /// for what `run` captures.
     ///
     /// # Panics
     ///

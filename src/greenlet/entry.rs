@@ -81,7 +81,8 @@ where
         run: ManuallyDrop::new(run),
         result: MaybeUninit::uninit(),
     };
-    // SAFETY: the stack is ours and unused; the record was checked to fit below its top, and is aligned.
+    // SAFETY: the stack is ours and unused; the record was checked to fit below its top, and is
+    // aligned.
     unsafe { record.cast::<Record<T, F>>().write(content) };
     // SAFETY: an unstarted block's context is nobody else's.
     unsafe { (*block.context.get()).prepare(record, entry::<T, F>, record.cast()) };
@@ -90,11 +91,13 @@ where
     Ok(())
 }
 
-/// The first Rust function on a greenlet's stack: runs the closure, and says where to go when it is over.
+/// The first Rust function on a greenlet's stack: runs the closure, and says where to go when it is
+/// over.
 ///
 /// # Safety
 ///
-/// Called by the first frame, once, with the record that [`place`] wrote and with what the first switch sent.
+/// Called by the first frame, once, with the record that [`place`] wrote and with what the first
+/// switch sent.
 unsafe extern "C" fn entry<T: 'static, F>(
     argument: *mut (),
     word: Word,
@@ -104,7 +107,8 @@ where
     F: FnOnce(T) -> T + 'static,
 {
     let record = argument.cast::<Record<T, F>>();
-    // SAFETY: the record was written by `place` for these `T` and `F`; its block is current, hence alive.
+    // SAFETY: the record was written by `place` for these `T` and `F`; its block is current, hence
+    // alive.
     let block = unsafe { &*(*record).block };
     // SAFETY: the closure is taken out once, here.
     let run = unsafe { ptr::read(&raw const (*record).run) };
@@ -112,7 +116,8 @@ where
     let arrival = unsafe { Arrival::<T>::receive(word, event) };
     block.stage.set(Stage::Started);
     let outcome = run_to_end(ManuallyDrop::into_inner(run), arrival);
-    // SAFETY: the record is valid, and its result slot free, until this greenlet's stack is used again.
+    // SAFETY: the record is valid, and its result slot free, until this greenlet's stack is used
+    // again.
     let (departure, result) = unsafe { (&raw mut (*record).departure, &raw mut (*record).result) };
     let delivery = deliver(block, outcome, result.cast());
     // SAFETY: as above; the departure lies above every frame of this stack.
@@ -153,12 +158,13 @@ fn deliver<T: 'static>(block: &Block, outcome: Outcome<T>, result: *mut T) -> De
     block.stage.set(Stage::Dead);
     block.set_takes_nothing();
     block.thread.forget(block);
-    // SAFETY: the caller returns the departure to the first frame, which leaves for `to`; nothing below switches.
+    // SAFETY: the caller returns the departure to the first frame, which leaves for `to`; nothing
+    // below switches.
     unsafe { transfer::depart_for(&to) };
     let departure = Departure { to: to.context.get(), value, event: event as usize };
     drop(to);
-    // Last of all: a stack taken from here on could be this one, and none is before we are off it. The arenas stay, as
-    // the block refers to its thread.
+    // Last of all: a stack taken from here on could be this one, and none is before we are off it.
+    // The arenas stay, as the block refers to its thread.
     drop(block.stack.take());
     departure
 }
@@ -195,7 +201,8 @@ fn mismatch(block: &Block, to: &Block, sent: &str) -> Payload {
     outcome.expect_err("the closure panics")
 }
 
-/// Drops what nobody will look at. A panic of its destructor was reported by the panic hook and goes no further.
+/// Drops what nobody will look at. A panic of its destructor was reported by the panic hook and
+/// goes no further.
 fn drop_quietly<V>(unwanted: V) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(unwanted))) {
         // Its destructor might panic in turn.

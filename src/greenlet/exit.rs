@@ -1,7 +1,8 @@
 //! Exit: how greenlets are made to end by those who let go of them.
 //!
-//! A greenlet that waits when its last handle is dropped is resumed by an unwinding [`GreenletExit`], so that its
-//! destructors run, and the dropper goes on when it is dead. The rules:
+//! A greenlet that waits when its last handle is dropped is resumed by an unwinding
+//! [`GreenletExit`], so that its destructors run, and the dropper goes on when it is dead. The
+//! rules:
 //!
 //! | the greenlet | when its last handle is dropped |
 //! |---|---|
@@ -10,9 +11,10 @@
 //! | running | goes on; if it is suspended later, with no handle, it is killed when the thread next makes a greenlet or exits |
 //! | dead | only its control block is freed |
 //!
-//! A panic out of it meanwhile is reported by the panic hook and ends there. If it catches the exit and switches to
-//! another greenlet, its dropper waits on; to the dropper it cannot switch, as that awaits no value. Where panics
-//! abort nothing can unwind: a suspended greenlet is leaked then, its stack with it.
+//! A panic out of it meanwhile is reported by the panic hook and ends there. If it catches the exit
+//! and switches to another greenlet, its dropper waits on; to the dropper it cannot switch, as that
+//! awaits no value. Where panics abort nothing can unwind: a suspended greenlet is leaked then, its
+//! stack with it.
 
 use std::panic::resume_unwind;
 use std::rc::Rc;
@@ -23,8 +25,8 @@ use super::transfer::{self, Arrival, Payload};
 
 /// What unwinds a greenlet that is made to end, mirroring greenlet's exception of this name.
 ///
-/// It is the payload of an unwinding that calls no panic hook. A `catch_unwind` that gets it should pass it on with
-/// [`resume_unwind`].
+/// It is the payload of an unwinding that calls no panic hook. A `catch_unwind` that gets it should
+/// pass it on with [`resume_unwind`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GreenletExit;
 
@@ -34,8 +36,8 @@ pub(super) struct Death;
 /// How often a victim is told to die when something else wakes its killer first.
 const MAX_KILL_ATTEMPTS: usize = 4;
 
-/// Called with the last handle to a greenlet before it is dropped. Afterwards the greenlet is dead or abandoned, or
-/// there is another handle.
+/// Called with the last handle to a greenlet before it is dropped. Afterwards the greenlet is dead
+/// or abandoned, or there is another handle.
 pub(super) fn last_handle(last: &Handle) {
     if last.is_current() {
         last.thread.adopt_orphan(last.clone());
@@ -54,7 +56,8 @@ pub(super) fn end(victim: &Rc<Block>) {
         eprintln!("{victim:?} does not end when it is told to; its stack is leaked");
         abandon(victim);
     }
-    // What was meant for this greenlet while it waited. One that is unwinding already is on its way out.
+    // What was meant for this greenlet while it waited. One that is unwinding already is on its way
+    // out.
     if let Some(payload) = raised {
         if !std::thread::panicking() {
             resume_unwind(payload);
@@ -68,7 +71,8 @@ pub(super) fn abandon(victim: &Rc<Block>) {
     std::mem::forget(Rc::clone(victim));
 }
 
-/// Resumes `victim` with an exit and waits for its death. Returns what was thrown at the current greenlet meanwhile.
+/// Resumes `victim` with an exit and waits for its death. Returns what was thrown at the current
+/// greenlet meanwhile.
 fn kill_and_wait(victim: &Rc<Block>) -> Option<Payload> {
     let mut raised: Option<Payload> = None;
     for _ in 0..MAX_KILL_ATTEMPTS {

@@ -1,9 +1,10 @@
 //! Greenlets: stackful coroutines in a tree, switched by hand.
 //!
-//! Layer 3. Knows stacks and the machine; knows no hub. A greenlet is a function with a stack of its own. It runs
-//! when it is switched to, until it switches to another or ends; nothing else ever suspends it. Greenlets of a
-//! thread form a tree whose root is the thread itself. A greenlet's end goes to its parent: its result as the value
-//! of the parent's pending [`switch`](Greenlet::switch), its panic as a panic there.
+//! Layer 3. Knows stacks and the machine; knows no hub. A greenlet is a function with a stack of
+//! its own. It runs when it is switched to, until it switches to another or ends; nothing else ever
+//! suspends it. Greenlets of a thread form a tree whose root is the thread itself. A greenlet's end
+//! goes to its parent: its result as the value of the parent's pending
+//! [`switch`](Greenlet::switch), its panic as a panic there.
 //!
 //! ```
 //! use stolon::greenlet::{self, Greenlet};
@@ -37,8 +38,9 @@
 //! | the thread exits | its greenlets are killed, the youngest first |
 //! | `panic = "abort"` | a suspended greenlet cannot be unwound: dropping it leaks it, stack included |
 //!
-//! While a greenlet unwinds, its destructors may switch. [`std::thread::panicking`] then reports the unwinding in
-//! the greenlets that run meanwhile, too, as it counts by thread; a lock of `std` dropped there is poisoned.
+//! While a greenlet unwinds, its destructors may switch. [`std::thread::panicking`] then reports
+//! the unwinding in the greenlets that run meanwhile, too, as it counts by thread; a lock of `std`
+//! dropped there is poisoned.
 
 mod block;
 mod builder;
@@ -59,9 +61,11 @@ pub use exit::GreenletExit;
 #[cfg(test)]
 pub(crate) use transfer::trace;
 
-/// A handle to a greenlet that is switched to with values of type `T`, mirroring greenlet's `greenlet`.
+/// A handle to a greenlet that is switched to with values of type `T`, mirroring greenlet's
+/// `greenlet`.
 ///
-/// Handles are cheap to clone and compare equal if they are of one greenlet. They cannot leave their thread:
+/// Handles are cheap to clone and compare equal if they are of one greenlet. They cannot leave
+/// their thread:
 ///
 /// ```compile_fail,E0277
 /// let greenlet = stolon::greenlet::Greenlet::new(|()| ());
@@ -85,11 +89,13 @@ pub struct Greenlet<T: 'static = ()> {
 impl<T: 'static> Greenlet<T> {
     /// A greenlet that will run `run` when it is first switched to, a child of the current one.
     ///
-    /// The first switch's value becomes `run`'s argument, and what `run` returns goes to the parent.
+    /// The first switch's value becomes `run`'s argument, and what `run` returns goes to the
+    /// parent.
     ///
     /// # Panics
     ///
-    /// When no stack can be had, as [`std::thread::spawn`] does; [`Builder::build`] returns the error instead.
+    /// When no stack can be had, as [`std::thread::spawn`] does; [`Builder::build`] returns the
+    /// error instead.
     pub fn new(run: impl FnOnce(T) -> T + 'static) -> Self {
         Self::builder().build(run).expect("no greenlet could be made")
     }
@@ -99,22 +105,24 @@ impl<T: 'static> Greenlet<T> {
         Builder::new()
     }
 
-    /// Sends `value` to this greenlet, which runs, and returns what the current greenlet is next switched to with.
+    /// Sends `value` to this greenlet, which runs, and returns what the current greenlet is next
+    /// switched to with.
     ///
-    /// Mirrors greenlet's `switch`. To a greenlet that has not started, `value` is the argument of its function; to a
-    /// suspended one, the result of its pending `switch`. To a dead greenlet the value goes to the nearest
-    /// ancestor that is not dead. To the current greenlet it returns the value at once.
+    /// Mirrors greenlet's `switch`. To a greenlet that has not started, `value` is the argument of
+    /// its function; to a suspended one, the result of its pending `switch`. To a dead greenlet the
+    /// value goes to the nearest ancestor that is not dead. To the current greenlet it returns the
+    /// value at once.
     ///
     /// # Errors
     ///
-    /// [`SwitchError::TypeMismatch`] when the target waits for another type: nobody was switched, and the value is
-    /// handed back. [`SwitchError::Exited`] when control came back without a value, because a child of the current
-    /// greenlet was ended by [`GreenletExit`].
+    /// [`SwitchError::TypeMismatch`] when the target waits for another type: nobody was switched,
+    /// and the value is handed back. [`SwitchError::Exited`] when control came back without a
+    /// value, because a child of the current greenlet was ended by [`GreenletExit`].
     ///
     /// # Panics
     ///
-    /// With the panic of a child of the current greenlet that ended so meanwhile; it goes on here. And unwinds with
-    /// [`GreenletExit`] when the current greenlet is killed.
+    /// With the panic of a child of the current greenlet that ended so meanwhile; it goes on here.
+    /// And unwinds with [`GreenletExit`] when the current greenlet is killed.
     #[inline(always)]
     pub fn switch(&self, value: T) -> Result<T, SwitchError<T>> {
         transfer::switch(self.handle.block(), value)
@@ -150,12 +158,14 @@ impl<T: 'static> Greenlet<T> {
         self.handle.name.as_deref()
     }
 
-    /// The same greenlet as one to send values of another type to. Whether it takes them is checked at each switch.
+    /// The same greenlet as one to send values of another type to. Whether it takes them is checked
+    /// at each switch.
     pub fn cast<U: 'static>(&self) -> Greenlet<U> {
         Greenlet::from_block(Rc::clone(self.handle.block()))
     }
 
-    /// As [`switch`](Self::switch), but this handle is dropped before and not after it, if it is not the last one.
+    /// As [`switch`](Self::switch), but this handle is dropped before and not after it, if it is
+    /// not the last one.
     #[inline(always)]
     pub(crate) fn switch_into(self, value: T) -> Result<T, SwitchError<T>> {
         transfer::switch_into(self.handle, value)
@@ -171,8 +181,9 @@ impl<T: 'static> Greenlet<T> {
         Self { handle: Handle::new(block), takes: PhantomData }
     }
 
-    /// Makes a suspended greenlet unwind with [`GreenletExit`], now; what it ends with goes to its parent. Returns
-    /// when the current greenlet is next switched to with a `U`, as from [`switch`](Self::switch).
+    /// Makes a suspended greenlet unwind with [`GreenletExit`], now; what it ends with goes to its
+    /// parent. Returns when the current greenlet is next switched to with a `U`, as from
+    /// [`switch`](Self::switch).
     ///
     /// Nothing happens to a greenlet that is dead; to the current one the exit is raised at once.
     pub(crate) fn exit_now<U: 'static>(&self) -> Option<Result<U, SwitchError<U>>> {
@@ -188,8 +199,8 @@ impl<T: 'static> Greenlet<T> {
 
 /// The greenlet that runs now, mirroring greenlet's `getcurrent`.
 ///
-/// On a thread's own stack it is the thread's root, which has no parent and is not dead before the thread is. `T` is
-/// the type to send to it by this handle.
+/// On a thread's own stack it is the thread's root, which has no parent and is not dead before the
+/// thread is. `T` is the type to send to it by this handle.
 ///
 /// # Panics
 ///
@@ -235,7 +246,8 @@ pub enum SwitchError<T> {
         /// The value that was not sent.
         value: T,
     },
-    /// Control came back, but no value: a child of the current greenlet was ended by [`GreenletExit`].
+    /// Control came back, but no value: a child of the current greenlet was ended by
+    /// [`GreenletExit`].
     Exited,
     /// The thread is exiting, and the target cannot be resumed any more.
     ThreadExiting {

@@ -12,11 +12,12 @@ const MAX_SHUTDOWN_ROUNDS: usize = 4;
 
 /// One thread's greenlets. All blocks of the thread share it, so it lives as long as any handle.
 pub(super) struct Thread {
-    /// Where its stacks come from. Kept here because a greenlet gives its stack back while it still stands on it, and
-    /// its block, which refers to this, outlives that.
+    /// Where its stacks come from. Kept here because a greenlet gives its stack back while it still
+    /// stands on it, and its block, which refers to this, outlives that.
     pub(super) arenas: Rc<Arenas>,
     next_id: Cell<u64>,
-    /// Every greenlet that is not dead, at the place that its block notes. The root is not among them.
+    /// Every greenlet that is not dead, at the place that its block notes. The root is not among
+    /// them.
     living: RefCell<Vec<Weak<Block>>>,
     vacant: RefCell<Vec<usize>>,
     /// Greenlets whose last handle was dropped while they ran.
@@ -60,7 +61,8 @@ impl Thread {
         }
     }
 
-    /// Keeps the current greenlet, whose last handle is being dropped, until [`reap`](Self::reap) finds it waiting.
+    /// Keeps the current greenlet, whose last handle is being dropped, until [`reap`](Self::reap)
+    /// finds it waiting.
     pub(super) fn adopt_orphan(&self, orphan: Handle) {
         self.orphans.borrow_mut().push(orphan);
     }
@@ -109,7 +111,8 @@ impl Drop for Guard {
     fn drop(&mut self) {
         let root = &self.root;
         if !root.is_current() {
-            // The process exits from inside a greenlet: nothing can be unwound any more. What waits is forgotten.
+            // The process exits from inside a greenlet: nothing can be unwound any more. What waits
+            // is forgotten.
             return std::mem::forget(root.clone());
         }
         for _ in 0..MAX_SHUTDOWN_ROUNDS {

@@ -9,8 +9,8 @@
 //! | kill | none | unwinds with [`GreenletExit`] |
 //! | exit | none: a child of the receiver ended by [`GreenletExit`] | reports it |
 //!
-//! The sender of a large value stays suspended, or dead with its stack untouched, until the receiver's next
-//! instruction has read it: nothing runs on the thread in between.
+//! The sender of a large value stays suspended, or dead with its stack untouched, until the
+//! receiver's next instruction has read it: nothing runs on the thread in between.
 #![allow(unsafe_code)]
 
 use std::any::Any;
@@ -46,8 +46,8 @@ pub(super) enum Arrival<T> {
 }
 
 thread_local! {
-    /// The greenlet that runs now; null before the first one of the thread is made and after the thread's guard
-    /// is gone. No destructor, so that it can be read to the very end of the thread.
+    /// The greenlet that runs now; null before the first one of the thread is made and after the
+    /// thread's guard is gone. No destructor, so that it can be read to the very end of the thread.
     static CURRENT: Cell<*const Block> = const { Cell::new(ptr::null()) };
 }
 
@@ -57,18 +57,21 @@ pub(super) fn current_ptr() -> *const Block {
     CURRENT.with(Cell::get)
 }
 
-/// Makes `root` the current greenlet of a thread that has none: the one that runs on the thread's own stack.
+/// Makes `root` the current greenlet of a thread that has none: the one that runs on the thread's
+/// own stack.
 pub(super) fn enter_root(root: Rc<Block>) {
     assert!(current_ptr().is_null(), "a thread has one root");
     // The reference is CURRENT's own from here on, until `leave_root`.
     CURRENT.set(Rc::into_raw(root));
 }
 
-/// Undoes [`enter_root`]. The thread has no current greenlet afterwards, so none may be left that awaits anything.
+/// Undoes [`enter_root`]. The thread has no current greenlet afterwards, so none may be left that
+/// awaits anything.
 pub(super) fn leave_root(root: &Rc<Block>) {
     assert!(root.is_current(), "only the root can leave");
     CURRENT.set(ptr::null());
-    // SAFETY: `enter_root` made a raw reference of the root's, and this gives it back, once: CURRENT was not null.
+    // SAFETY: `enter_root` made a raw reference of the root's, and this gives it back, once:
+    // CURRENT was not null.
     drop(unsafe { Rc::from_raw(Rc::as_ptr(root)) });
 }
 
@@ -76,7 +79,8 @@ pub(super) fn leave_root(root: &Rc<Block>) {
 ///
 /// # Safety
 ///
-/// The caller leaves for `to` without saving itself, and makes no use of the current greenlet before it has.
+/// The caller leaves for `to` without saving itself, and makes no use of the current greenlet
+/// before it has.
 pub(super) unsafe fn depart_for(to: &Rc<Block>) {
     CURRENT.set(Rc::as_ptr(to));
     #[cfg(test)]
@@ -89,8 +93,9 @@ pub(super) fn try_current() -> Option<Rc<Block>> {
     if block.is_null() {
         return None;
     }
-    // SAFETY: the address came out of an `Rc`, and the block of the current greenlet has not been freed: dropping the
-    // last handle to it leaves it among its thread's orphans (`exit::last_handle`); the root's is CURRENT's.
+    // SAFETY: the address came out of an `Rc`, and the block of the current greenlet has not been
+    // freed: dropping the last handle to it leaves it among its thread's orphans
+    // (`exit::last_handle`); the root's is CURRENT's.
     unsafe {
         Rc::increment_strong_count(block);
         Some(Rc::from_raw(block))
@@ -107,8 +112,9 @@ const fn fits_word<T>() -> bool {
 pub(super) fn pack<T>(value: *const T) -> Word {
     if const { fits_word::<T>() } {
         let mut word = Word::uninit();
-        // SAFETY: a `T` is no larger and no more aligned than the word, and all callers pass a valid value, which
-        // they do not use again. Padding and pointers survive, as both sides are copied untyped.
+        // SAFETY: a `T` is no larger and no more aligned than the word, and all callers pass a
+        // valid value, which they do not use again. Padding and pointers survive, as both sides are
+        // copied untyped.
         unsafe { ptr::copy_nonoverlapping(value, word.as_mut_ptr().cast::<T>(), 1) };
         word
     } else {
@@ -120,15 +126,16 @@ pub(super) fn pack<T>(value: *const T) -> Word {
 ///
 /// # Safety
 ///
-/// The word was made by [`pack`] from a value of type `T` that is still where it was, and that nobody else will
-/// take out.
+/// The word was made by [`pack`] from a value of type `T` that is still where it was, and that
+/// nobody else will take out.
 #[inline(always)]
 unsafe fn unpack<T>(word: Word) -> T {
     if const { fits_word::<T>() } {
         // SAFETY: the word's first bytes are a `T`, by the caller's promise.
         unsafe { ptr::read(word.as_ptr().cast::<T>()) }
     } else {
-        // SAFETY: the word is the address of a `T` that is valid and nobody else's, by the caller's promise.
+        // SAFETY: the word is the address of a `T` that is valid and nobody else's, by the caller's
+        // promise.
         unsafe { ptr::read(word.assume_init().cast::<T>().cast_const()) }
     }
 }
@@ -138,12 +145,13 @@ impl<T> Arrival<T> {
     ///
     /// # Safety
     ///
-    /// `word` and `event` have just been received by a greenlet that takes values of type `T`, and are read once.
+    /// `word` and `event` have just been received by a greenlet that takes values of type `T`, and
+    /// are read once.
     #[inline(always)]
     pub(super) unsafe fn receive(word: Word, event: usize) -> Self {
         if event == Event::Value as usize {
-            // SAFETY: senders check that the receiver takes their type, so the word was packed from a `T`; the sender
-            // has not run since it packed it.
+            // SAFETY: senders check that the receiver takes their type, so the word was packed from
+            // a `T`; the sender has not run since it packed it.
             return Self::Value(unsafe { unpack(word) });
         }
         // SAFETY: the caller's promise.
@@ -172,7 +180,8 @@ pub(super) fn pack_payload(payload: Payload) -> Word {
     MaybeUninit::new(Box::into_raw(Box::new(payload)).cast())
 }
 
-/// Sends `value` to `to`, which gets control, and returns what the current greenlet is next switched to with.
+/// Sends `value` to `to`, which gets control, and returns what the current greenlet is next
+/// switched to with.
 #[inline(always)]
 pub(super) fn switch<T: 'static>(to: &Rc<Block>, value: T) -> Result<T, SwitchError<T>> {
     if !to.takes::<T>() || to.is_current() {
@@ -182,8 +191,8 @@ pub(super) fn switch<T: 'static>(to: &Rc<Block>, value: T) -> Result<T, SwitchEr
     unsafe { send(Rc::as_ptr(to), value) }
 }
 
-/// As [`switch`], but lets go of `to` first, if there are other handles: a greenlet that waits for long does
-/// not keep the one it switched to.
+/// As [`switch`], but lets go of `to` first, if there are other handles: a greenlet that waits for
+/// long does not keep the one it switched to.
 #[inline(always)]
 pub(super) fn switch_into<T: 'static>(to: Handle, value: T) -> Result<T, SwitchError<T>> {
     if !to.takes::<T>() || to.is_current() || to.is_last() {
@@ -191,8 +200,8 @@ pub(super) fn switch_into<T: 'static>(to: Handle, value: T) -> Result<T, SwitchE
     }
     let block = Rc::as_ptr(to.block());
     drop(to);
-    // SAFETY: checked; another handle is left, and the block becomes the current greenlet's before anything runs that
-    // could drop that one.
+    // SAFETY: checked; another handle is left, and the block becomes the current greenlet's before
+    // anything runs that could drop that one.
     unsafe { send(block, value) }
 }
 
@@ -204,8 +213,9 @@ pub(super) fn switch_into<T: 'static>(to: Handle, value: T) -> Result<T, SwitchE
 #[inline(always)]
 unsafe fn send<T: 'static>(to: *const Block, value: T) -> Result<T, SwitchError<T>> {
     let value = ManuallyDrop::new(value);
-    // SAFETY: `to` is of this thread (blocks are not `Send`), and by the caller's promise it awaits a `T` and is not
-    // the current greenlet: so it is suspended or unstarted. `value` stays where it is until this greenlet is resumed, and is not used again.
+    // SAFETY: `to` is of this thread (blocks are not `Send`), and by the caller's promise it awaits
+    // a `T` and is not the current greenlet: so it is suspended or unstarted. `value` stays where
+    // it is until this greenlet is resumed, and is not used again.
     let arrival = unsafe { transfer::<T>(to, pack(&raw const *value), Event::Value) };
     match arrival {
         Arrival::Value(value) => Ok(value),
@@ -239,7 +249,8 @@ fn switch_to_living<T: 'static>(to: &Rc<Block>, value: T) -> Result<T, SwitchErr
     }
 }
 
-/// The nearest of a greenlet's ancestors that is not dead. None only when the thread's greenlets are at their end.
+/// The nearest of a greenlet's ancestors that is not dead. None only when the thread's greenlets
+/// are at their end.
 pub(super) fn nearest_living_ancestor(block: &Block) -> Option<Rc<Block>> {
     let mut ancestor = block.parent()?;
     while ancestor.is_dead() {
@@ -248,16 +259,16 @@ pub(super) fn nearest_living_ancestor(block: &Block) -> Option<Rc<Block>> {
     Some(ancestor)
 }
 
-/// Resumes a suspended greenlet, or starts a new one, so that it dies; returns what reaches the current greenlet
-/// next. `T` is what may be sent here meanwhile.
+/// Resumes a suspended greenlet, or starts a new one, so that it dies; returns what reaches the
+/// current greenlet next. `T` is what may be sent here meanwhile.
 ///
 /// # Panics
 ///
 /// If `to` does not wait for anything: it is the current greenlet, or dead.
 pub(super) fn kill<T: 'static>(to: &Rc<Block>) -> Arrival<T> {
     assert!(to.waits(), "only a greenlet that waits can be killed");
-    // SAFETY: `to` waits for something, so it is suspended or unstarted, not this greenlet, and of this thread. A kill
-    // carries no word, and every receiver takes it.
+    // SAFETY: `to` waits for something, so it is suspended or unstarted, not this greenlet, and of
+    // this thread. A kill carries no word, and every receiver takes it.
     unsafe { transfer(Rc::as_ptr(to), Word::uninit(), Event::Kill) }
 }
 
@@ -277,21 +288,23 @@ pub(super) fn raise<T>(arrival: Arrival<T>) -> Result<T, SwitchError<T>> {
 ///
 /// # Safety
 ///
-/// `to` is alive, belongs to this thread, is not the current greenlet, and `to` waits; `word` and `event` are of the kinds
-/// listed in the module's table, a value of the type that `to` awaits.
+/// `to` is alive, belongs to this thread, is not the current greenlet, and `to` waits; `word` and
+/// `event` are of the kinds listed in the module's table, a value of the type that `to` awaits.
 #[inline(always)]
 unsafe fn transfer<T: 'static>(to: *const Block, word: Word, event: Event) -> Arrival<T> {
     let from = current_ptr();
-    // SAFETY: a thread with a greenlet that awaits something has a current one (`leave_root`); its block is alive
-    // (see `try_current`) and stays so while it is suspended, held by whoever can resume it.
+    // SAFETY: a thread with a greenlet that awaits something has a current one (`leave_root`); its
+    // block is alive (see `try_current`) and stays so while it is suspended, held by whoever can
+    // resume it.
     let from = unsafe { &*from };
     from.set_takes::<T>();
     CURRENT.set(to);
     #[cfg(test)]
     trace::note(to);
-    // SAFETY: `from` is saved here and nowhere else until it is resumed, which it can be as it is not CURRENT any
-    // more. `to` waited, so its context was saved or prepared and not resumed since; now that it is CURRENT nobody
-    // resumes it again. Its stack is mapped as long as it is not dead, and blocks never change thread.
+    // SAFETY: `from` is saved here and nowhere else until it is resumed, which it can be as it is
+    // not CURRENT any more. `to` waited, so its context was saved or prepared and not resumed
+    // since; now that it is CURRENT nobody resumes it again. Its stack is mapped as long as it is
+    // not dead, and blocks never change thread.
     let (word, event) = unsafe {
         let to = UnsafeCell::raw_get(&raw const (*to).context);
         arch::switch(from.context.get(), to, word, event as usize)

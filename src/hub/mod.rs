@@ -1,10 +1,12 @@
-//! The hub: one per thread, made on first use, it runs green threads and waits for the world on their behalf.
+//! The hub: one per thread, made on first use, it runs green threads and waits for the world on
+//! their behalf.
 //!
-//! Layer 5. Knows greenlets, timers and the poller. Its loop is a greenlet of its own, the *mainloop*, a child of the
-//! thread's root and the parent of all green threads. A greenlet that [parks](waiter) hands control to the next
-//! runnable one directly. The mainloop runs when none is runnable, when one is to be started, and at the latest
-//! after [`BUDGET`] hand-overs: then due timers fire and the poller is asked, so that no crowd of runnable greenlets
-//! keeps timers or sockets waiting.
+//! Layer 5. Knows greenlets, timers and the poller. Its loop is a greenlet of its own, the
+//! *mainloop*, a child of the thread's root and the parent of all green threads. A greenlet that
+//! [parks](waiter) hands control to the next runnable one directly. The mainloop runs when none is
+//! runnable, when one is to be started, and at the latest after [`BUDGET`] hand-overs: then due
+//! timers fire and the poller is asked, so that no crowd of runnable greenlets keeps timers or
+//! sockets waiting.
 //!
 //! ```text
 //!         wake                     next               switch
@@ -39,7 +41,8 @@ pub(crate) use waiter::Wait;
 /// So many times control is handed on before the mainloop looks at timers and descriptors again.
 const BUDGET: u32 = 128;
 
-/// So many operations on descriptors are tried without waiting before their greenlet has to let others run.
+/// So many operations on descriptors are tried without waiting before their greenlet has to let
+/// others run.
 const IO_BUDGET: u32 = 64;
 
 /// Why a parked greenlet runs again.
@@ -113,7 +116,8 @@ impl Hub {
         run_queue.wake(id, Wake::Start);
     }
 
-    /// The greenlet that runs the loop; made when there is none yet or the last one died of a panic.
+    /// The greenlet that runs the loop; made when there is none yet or the last one died of a
+    /// panic.
     pub(crate) fn mainloop(self: &Rc<Self>) -> io::Result<Greenlet<Wake>> {
         let existing = self.mainloop.borrow().clone();
         match existing {
@@ -142,7 +146,8 @@ impl Hub {
         assert!(!in_mainloop, "do not call blocking functions from the mainloop");
     }
 
-    /// Leaves the current greenlet, which is parked or stands in the queue; returns why it runs again.
+    /// Leaves the current greenlet, which is parked or stands in the queue; returns why it runs
+    /// again.
     fn switch_away(self: &Rc<Self>) -> Wake {
         self.io_budget.set(IO_BUDGET);
         loop {
@@ -157,14 +162,16 @@ impl Hub {
                 // A green thread ended whose mainloop has died, and this greenlet is next of kin.
                 Ok(Wake::Ended) => {}
                 Ok(wake) => return wake,
-                // A child that the greenlet made for itself was killed. That is not what it waits for.
+                // A child that the greenlet made for itself was killed. That is not what it waits
+                // for.
                 Err(SwitchError::Exited) => {}
                 Err(e) => panic!("the hub lost its greenlet: {e}"),
             }
         }
     }
 
-    /// Makes a greenlet that is not the current one unwind now. The current one goes on at its next turn.
+    /// Makes a greenlet that is not the current one unwind now. The current one goes on at its next
+    /// turn.
     pub(crate) fn exit_greenlet(self: &Rc<Self>, victim: &Greenlet<Wake>) {
         let wait = Wait::begin(self, WaitsFor::Turn);
         wait.stand_in_queue();
@@ -175,8 +182,8 @@ impl Hub {
         }
     }
 
-    /// The next runnable greenlet, if the current one may hand over to it directly: it has started, it is not the
-    /// current one itself, and it is not the mainloop's turn.
+    /// The next runnable greenlet, if the current one may hand over to it directly: it has started,
+    /// it is not the current one itself, and it is not the mainloop's turn.
     fn next_for_hand_over(&self) -> Option<(Greenlet<Wake>, Wake)> {
         let left = self.budget.get().checked_sub(1)?;
         let accept = |next: &Greenlet<Wake>| next.is_started() && !next.is_current();
@@ -252,7 +259,8 @@ impl Hub {
         report
     }
 
-    /// Counts an operation that is about to be tried; too many in a row without waiting give others a turn.
+    /// Counts an operation that is about to be tried; too many in a row without waiting give others
+    /// a turn.
     pub(crate) fn spend_io(self: &Rc<Self>) {
         match self.io_budget.get().checked_sub(1) {
             Some(left) => self.io_budget.set(left),
@@ -263,15 +271,16 @@ impl Hub {
     }
 }
 
-/// Leaves the mainloop for another greenlet. What ends here as a child of the mainloop disturbs nobody.
+/// Leaves the mainloop for another greenlet. What ends here as a child of the mainloop disturbs
+/// nobody.
 fn let_run(greenlet: Greenlet<Wake>, wake: Wake) {
     match catch_unwind(AssertUnwindSafe(|| greenlet.switch_into(wake))) {
         Ok(Ok(_) | Err(SwitchError::Exited)) => {}
         Ok(Err(e)) => eprintln!("the hub could not resume a greenlet: {e}"),
         // The mainloop itself has to end.
         Err(payload) if payload.is::<GreenletExit>() => resume_unwind(payload),
-        // A child's panic, which the panic hook has reported: of a destructor after the end of a green thread, or
-        // of a greenlet that outlived the green thread which made it.
+        // A child's panic, which the panic hook has reported: of a destructor after the end of a
+        // green thread, or of a greenlet that outlived the green thread which made it.
         Err(_) => {}
     }
 }

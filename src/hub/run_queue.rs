@@ -1,8 +1,10 @@
-//! Who waits for what, and who can run: the hub's table of waits and its queue of runnable greenlets.
+//! Who waits for what, and who can run: the hub's table of waits and its queue of runnable
+//! greenlets.
 //!
-//! Each wait of a greenlet has a [`WaitId`] of its own. A wake-up names the wait that it ends; when that wait is over
-//! already (it was woken, timed out, or its greenlet was killed) the wake-up finds another generation and does
-//! nothing. So nothing that was meant for an earlier wait ever ends a later one.
+//! Each wait of a greenlet has a [`WaitId`] of its own. A wake-up names the wait that it ends; when
+//! that wait is over already (it was woken, timed out, or its greenlet was killed) the wake-up
+//! finds another generation and does nothing. So nothing that was meant for an earlier wait ever
+//! ends a later one.
 //!
 //! | a wait is | until |
 //! |---|---|
@@ -110,7 +112,8 @@ impl RunQueue {
         }
     }
 
-    /// Makes the wait's greenlet runnable, behind all that are. False if the wait is not parked any more.
+    /// Makes the wait's greenlet runnable, behind all that are. False if the wait is not parked any
+    /// more.
     pub(super) fn wake(&mut self, id: WaitId, wake: Wake) -> bool {
         let Some(slot) = self.slot(id) else { return false };
         match std::mem::replace(&mut slot.state, State::Over) {

@@ -1,7 +1,7 @@
 //! Park and wake: the one primitive that everything which blocks is built from.
 //!
-//! A primitive begins a wait, hands its [`WaitId`] to whoever will end it, and parks. It gets back the reason why it
-//! was woken; turning reasons into errors is left to the surface.
+//! A primitive begins a wait, hands its [`WaitId`] to whoever will end it, and parks. It gets back
+//! the reason why it was woken; turning reasons into errors is left to the surface.
 
 use std::rc::Rc;
 
@@ -11,8 +11,8 @@ use crate::clock::Deadline;
 use crate::greenlet;
 use crate::timers::TimerId;
 
-/// A wait that has begun. Dropping it ends it: after that, and when its greenlet is killed, wake-ups for it do
-/// nothing and its timer is gone.
+/// A wait that has begun. Dropping it ends it: after that, and when its greenlet is killed,
+/// wake-ups for it do nothing and its timer is gone.
 pub(crate) struct Wait {
     hub: Rc<Hub>,
     id: WaitId,
@@ -35,8 +35,8 @@ impl Wait {
     ///
     /// # Panics
     ///
-    /// When the current greenlet is the hub's own loop. And with a report of all that wait, in the main greenlet, when
-    /// nothing can ever wake any of them.
+    /// When the current greenlet is the hub's own loop. And with a report of all that wait, in the
+    /// main greenlet, when nothing can ever wake any of them.
     pub(crate) fn park(mut self, deadline: Deadline) -> Wake {
         let hub = Rc::clone(&self.hub);
         if hub.closed.get() {

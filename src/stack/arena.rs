@@ -11,8 +11,8 @@ use super::{MIN_STACK_BYTES, StackCounts};
 use crate::arch::STACK_ALIGNMENT;
 use crate::sys::memory;
 
-/// How much below each stack faults on access. C code is not always compiled to touch each page on its way down:
-/// on aarch64 it may skip 64 KiB at a time.
+/// How much below each stack faults on access. C code is not always compiled to touch each page on
+/// its way down: on aarch64 it may skip 64 KiB at a time.
 #[cfg(target_arch = "x86_64")]
 pub(super) const GUARD_BYTES: usize = 16 * 1024;
 #[cfg(target_arch = "aarch64")]
@@ -22,11 +22,13 @@ pub(super) const GUARD_BYTES: usize = 64 * 1024;
 const COLOURS: usize = 16;
 const CACHE_LINE_BYTES: usize = 64;
 
-/// The first mapping of an arena has this many slots, each further one twice as many as the one before.
+/// The first mapping of an arena has this many slots, each further one twice as many as the one
+/// before.
 const FIRST_CHUNK_SLOTS: usize = 64;
 const MAX_CHUNK_SLOTS: usize = 64 * 1024;
 
-/// So many free stacks keep their pages. When there are more, the half that was freed longest ago gives them back.
+/// So many free stacks keep their pages. When there are more, the half that was freed longest ago
+/// gives them back.
 const MAX_WARM: usize = 1024;
 
 const _: () = assert!(CACHE_LINE_BYTES % STACK_ALIGNMENT == 0);
@@ -101,7 +103,8 @@ impl Arena {
         self.in_use.set(self.in_use.get() - 1);
         let mut warm = self.warm.borrow_mut();
         if warm.len() >= MAX_WARM {
-            // All but the last: that one may have been given back by a greenlet that has not left it yet.
+            // All but the last: that one may have been given back by a greenlet that has not left
+            // it yet.
             let mut cold = self.cold.borrow_mut();
             for top in warm.drain(..MAX_WARM / 2) {
                 self.cool(top);
@@ -131,7 +134,8 @@ impl Arena {
         }
         let chunk = chunks.last_mut().expect("a chunk was pushed if there was none");
         let offset = chunk.carved * self.stride_bytes;
-        // SAFETY: `carved < slots`, so this slot lies within the mapping of `slots * stride_bytes` bytes.
+        // SAFETY: `carved < slots`, so this slot lies within the mapping of `slots * stride_bytes`
+        // bytes.
         let slot = unsafe { chunk.map.as_mut_ptr().add(offset) };
         // SAFETY: the slot has never been handed out, so nobody uses its lowest bytes.
         unsafe { self.install_guard(slot)? };
@@ -141,7 +145,8 @@ impl Arena {
         Ok(unsafe { slot.add(self.stride_bytes - colour_bytes) })
     }
 
-    /// Maps a chunk of at most `slots` slots; fewer where limits on address space leave no room for so many.
+    /// Maps a chunk of at most `slots` slots; fewer where limits on address space leave no room for
+    /// so many.
     fn map(&self, mut slots: usize) -> io::Result<Chunk> {
         loop {
             let mapped = slots
@@ -187,8 +192,9 @@ impl Arena {
         let bytes = self.usable_bytes(top);
         let bottom = top.wrapping_sub(bytes);
         let whole_bytes = bytes.next_multiple_of(memory::page_bytes());
-        // SAFETY: the slot is free and nobody stands on it: `give` keeps the one freed last out of here. The range
-        // is its pages above the guard. A refusal (locked memory) costs memory, nothing else.
+        // SAFETY: the slot is free and nobody stands on it: `give` keeps the one freed last out of
+        // here. The range is its pages above the guard. A refusal (locked memory) costs memory,
+        // nothing else.
         let _ = unsafe { memory::give_back(bottom, whole_bytes) };
     }
 }

@@ -1,8 +1,8 @@
 //! Stacks: guarded, pooled pieces of large mappings.
 //!
-//! Layer 2. Knows `sys` and the machine's stack alignment. A `Stack` is the right to run on one slot of an arena;
-//! dropping it gives the slot back to be reused, last in first out. Each thread has its own arenas, one for each
-//! stack size in use, and no lock is taken.
+//! Layer 2. Knows `sys` and the machine's stack alignment. A `Stack` is the right to run on one
+//! slot of an arena; dropping it gives the slot back to be reused, last in first out. Each thread
+//! has its own arenas, one for each stack size in use, and no lock is taken.
 //!
 //! ```text
 //!                   one slot of an arena (stride_bytes)
@@ -10,8 +10,8 @@
 //!   ^ slot          ^ bottom                            top ^        ^ slot end
 //! ```
 //!
-//! The colour moves tops of neighbouring stacks apart by cache lines, so that they do not all compete for the same
-//! few cache sets; it never costs a second page.
+//! The colour moves tops of neighbouring stacks apart by cache lines, so that they do not all
+//! compete for the same few cache sets; it never costs a second page.
 
 mod arena;
 
@@ -33,18 +33,20 @@ const DEFAULT_SLOT_BYTES: usize = 256 * 1024;
 /// What the process was told to use instead; 0: nothing.
 static PROCESS_DEFAULT_BYTES: AtomicUsize = AtomicUsize::new(0);
 
-/// Sets the size of the stacks of all greenlets that are made from now on and ask for no size, in bytes.
+/// Sets the size of the stacks of all greenlets that are made from now on and ask for no size, in
+/// bytes.
 ///
-/// It is rounded up to whole pages, and to [`MIN_STACK_BYTES`] at least. Only address space is taken at first:
-/// memory follows as far down as a stack is really used.
+/// It is rounded up to whole pages, and to [`MIN_STACK_BYTES`] at least. Only address space is
+/// taken at first: memory follows as far down as a stack is really used.
 pub fn set_default_stack_bytes(stack_bytes: usize) {
     PROCESS_DEFAULT_BYTES.store(stack_bytes.max(MIN_STACK_BYTES), Ordering::Relaxed);
 }
 
 /// The size of a greenlet's stack where none is asked for, in bytes.
 ///
-/// 236 KiB on x86_64 and 188 KiB on aarch64, unless [`set_default_stack_bytes`] said otherwise: with its guard and
-/// a page less, so that the distance between stacks is no power of two, a stack then takes 252 KiB of addresses.
+/// 236 KiB on x86_64 and 188 KiB on aarch64, unless [`set_default_stack_bytes`] said otherwise:
+/// with its guard and a page less, so that the distance between stacks is no power of two, a stack
+/// then takes 252 KiB of addresses.
 pub fn default_stack_bytes() -> usize {
     match PROCESS_DEFAULT_BYTES.load(Ordering::Relaxed) {
         0 => DEFAULT_SLOT_BYTES - arena::GUARD_BYTES - sys::memory::page_bytes(),
@@ -77,8 +79,8 @@ pub fn stack_counts() -> StackCounts {
 
 /// One thread's arenas, one for each stack size in use.
 ///
-/// Whoever runs on one of their stacks must see to it that they outlive the run: a stack that is given back by the
-/// greenlet that still stands on it is no use if the mapping goes with it.
+/// Whoever runs on one of their stacks must see to it that they outlive the run: a stack that is
+/// given back by the greenlet that still stands on it is no use if the mapping goes with it.
 #[derive(Default)]
 pub(crate) struct Arenas(RefCell<Vec<Rc<Arena>>>);
 
@@ -111,7 +113,8 @@ impl Stack {
         Ok(Self { top, arena })
     }
 
-    /// The highest address of the stack: the first thing pushed lies below it. Aligned to a cache line.
+    /// The highest address of the stack: the first thing pushed lies below it. Aligned to a cache
+    /// line.
     pub(crate) fn top(&self) -> *mut u8 {
         self.top
     }
@@ -123,8 +126,9 @@ impl Stack {
 }
 
 impl Drop for Stack {
-    /// The memory stays as it is until another stack is taken or given back, so a greenlet may give its own stack back
-    /// while it still stands on it, as long as it leaves before either happens and someone keeps the [`Arenas`].
+    /// The memory stays as it is until another stack is taken or given back, so a greenlet may give
+    /// its own stack back while it still stands on it, as long as it leaves before either happens
+    /// and someone keeps the [`Arenas`].
     fn drop(&mut self) {
         self.arena.give(self.top);
     }

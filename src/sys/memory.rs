@@ -4,7 +4,8 @@
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// `MADV_GUARD_INSTALL` (Linux 6.13): accesses fault, and no mapping is split. Not in every `libc` yet.
+/// `MADV_GUARD_INSTALL` (Linux 6.13): accesses fault, and no mapping is split. Not in every `libc`
+/// yet.
 const MADV_GUARD_INSTALL: libc::c_int = 102;
 
 /// The size of a page, in bytes.
@@ -36,7 +37,8 @@ pub(crate) unsafe fn install_guard_markers(bottom: *mut u8, bytes: usize) -> io:
     Ok(())
 }
 
-/// Makes a page-aligned range fault on access by taking its permissions away, which splits the mapping.
+/// Makes a page-aligned range fault on access by taking its permissions away, which splits the
+/// mapping.
 ///
 /// # Errors
 ///
@@ -68,8 +70,9 @@ pub(crate) unsafe fn give_back(bottom: *mut u8, bytes: usize) -> io::Result<()> 
 
 /// Whether the kernel can read memory at `address`, found out without touching it here.
 pub(crate) fn is_readable(address: *const u8) -> bool {
-    // The kernel reads the new signal set before it looks at `how`, which is not valid: so the answer is EFAULT for
-    // memory it cannot read and EINVAL for memory it can, and nothing is changed either way.
+    // The kernel reads the new signal set before it looks at `how`, which is not valid: so the
+    // answer is EFAULT for memory it cannot read and EINVAL for memory it can, and nothing is
+    // changed either way.
     const NO_SUCH_HOW: libc::c_int = -1;
     const KERNEL_SIGSET_BYTES: usize = 8;
     // SAFETY: no signal mask is written, as `how` is refused; the old-set pointer is null.

@@ -9,7 +9,7 @@ use super::server::{PATIENCE, runner};
 
 const ROLE: &str = "STOLON_TEST_CHILD";
 
-/// Whether this process is a child that [`run`] started. If so, it ends by a signal after a while.
+/// Whether this process is a child that [`command`] started. If so, it ends by a signal after a while.
 pub fn is_child() -> bool {
     let is_child = env::var_os(ROLE).is_some();
     if is_child {
@@ -19,16 +19,21 @@ pub fn is_child() -> bool {
     is_child
 }
 
-/// Runs the test `name` of this program in a child process, on its main thread and without any other; there
-/// [`is_child`] is true. Returns its status and all that it printed.
-pub fn run(name: &str) -> Output {
+/// The command that runs the test `name` of this program, and no other, in a child process, where [`is_child`] is true.
+pub fn command(name: &str) -> Command {
     let program = env::current_exe().expect("the path of this test").into_os_string();
     let runner = runner().unwrap_or_default();
     let words: Vec<OsString> =
         runner.split_whitespace().map(OsString::from).chain([program]).collect();
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]).args([name, "--exact", "--nocapture", "--test-threads=1"]);
-    command.env(ROLE, "").env("RUST_BACKTRACE", "0").output().expect("the program starts again")
+    command.env(ROLE, "").env("RUST_BACKTRACE", "0");
+    command
+}
+
+/// Runs the test `name` in a child process, and returns its status and all that it printed.
+pub fn run(name: &str) -> Output {
+    command(name).output().expect("the program starts again")
 }
 
 /// What a child printed on its stdout, with what it complained about beneath.

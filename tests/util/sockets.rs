@@ -25,11 +25,16 @@ pub fn closed_addr() -> SocketAddr {
 /// An address that does not answer for as long as what is returned with it lives: its queue is full.
 pub fn silent_addr() -> (SocketAddr, impl Sized) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    // SAFETY: a plain system call on an open descriptor.
-    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
+    set_backlog(&listener, 0);
     let addr = listener.local_addr().unwrap();
     let first = std::net::TcpStream::connect(addr).unwrap();
     (addr, (listener, first))
+}
+
+/// Sets how many connections wait to be accepted, less one.
+pub fn set_backlog(listener: &impl AsRawFd, backlog: i32) {
+    // SAFETY: a plain system call on an open descriptor.
+    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), backlog) }, 0);
 }
 
 fn set_option<V>(fd: RawFd, option: libc::c_int, value: V) {
@@ -46,10 +51,9 @@ pub fn reset(stream: impl AsRawFd) {
     set_option(stream.as_raw_fd(), libc::SO_LINGER, at_once);
 }
 
-/// Gives a socket the smallest buffers there are.
-pub fn shrink_buffers(stream: &impl AsRawFd) {
+/// Gives a socket the smallest buffer for sending that there is.
+pub fn shrink_send_buffer(stream: &impl AsRawFd) {
     set_option::<libc::c_int>(stream.as_raw_fd(), libc::SO_SNDBUF, 1);
-    set_option::<libc::c_int>(stream.as_raw_fd(), libc::SO_RCVBUF, 1);
 }
 
 /// Sends one byte of urgent data.
