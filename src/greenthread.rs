@@ -154,10 +154,13 @@ impl<R: 'static> GreenThread<R> {
     ///
     /// # Panics
     ///
-    /// With [`GreenletExit`], if it is the current green thread.
+    /// With [`GreenletExit`], if it is the current green thread. And where panics abort, if it has
+    /// started: it cannot unwind there.
     pub fn kill(&self) {
         let greenlet = self.shared.greenlet.borrow().clone();
         if let Some(greenlet) = greenlet {
+            let cannot_unwind = cfg!(panic = "abort") && greenlet.is_started();
+            assert!(!cannot_unwind, "{greenlet:?} cannot be killed: panics abort here");
             if greenlet.is_current() {
                 resume_unwind(Box::new(GreenletExit));
             }
@@ -176,7 +179,9 @@ impl<R: 'static> GreenThread<R> {
 
 impl<R> fmt::Debug for GreenThread<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &*self.shared.greenlet.borrow() {
+        // Not borrowed while it is written: the writer may let other greenlets run.
+        let greenlet = self.shared.greenlet.borrow().clone();
+        match greenlet {
             Some(greenlet) => write!(f, "GreenThread({greenlet:?})"),
             None => write!(f, "GreenThread(dead)"),
         }
@@ -216,13 +221,32 @@ impl<R> Shared<R> {
         while self.greenlet.borrow().is_some() {
             let woken = hub::current().map(|hub| {
                 let wait = Wait::begin(&hub, WaitsFor::GreenThread);
-                self.waiters.borrow_mut().push(wait.id());
+                let _waiting = Waiting::new(&self.waiters, wait.id());
                 wait.park(Deadline::NEVER)
             });
             if matches!(woken, None | Some(Wake::Closed)) {
                 panic!("cannot wait for a green thread: this thread is exiting");
             }
         }
+    }
+}
+
+/// A wait in a list of waiters, until it is over: a waiter may be killed before it is woken.
+struct Waiting<'a> {
+    waiters: &'a RefCell<Vec<WaitId>>,
+    id: WaitId,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(waiters: &'a RefCell<Vec<WaitId>>, id: WaitId) -> Self {
+        waiters.borrow_mut().push(id);
+        Self { waiters, id }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.waiters.borrow_mut().retain(|id| *id != self.id);
     }
 }
 

@@ -252,31 +252,6 @@ fn a_long_chain_of_parents_is_dropped_without_deep_recursion() {
 }
 
 #[test]
-fn a_threads_greenlets_are_unwound_when_it_exits_the_youngest_first() {
-    let (sender, receiver) = std::sync::mpsc::channel();
-    struct Sends(u32, std::sync::mpsc::Sender<u32>);
-    impl Drop for Sends {
-        fn drop(&mut self) {
-            self.1.send(self.0).unwrap();
-        }
-    }
-    thread::spawn(move || {
-        for number in 0..5 {
-            let (main, sends) = (greenlet::current::<()>(), Sends(number, sender.clone()));
-            let greenlet = Greenlet::new(move |()| {
-                let _sends = sends;
-                main.switch(()).unwrap();
-            });
-            greenlet.switch(()).unwrap();
-            std::mem::forget(greenlet);
-        }
-    })
-    .join()
-    .unwrap();
-    assert_eq!(receiver.iter().collect::<Vec<_>>(), [4, 3, 2, 1, 0]);
-}
-
-#[test]
 fn making_and_ending_many_greenlets_takes_no_more_stacks_than_live_at_once() {
     let rounds = if cfg!(debug_assertions) { 2_000 } else { 100_000 };
     for round in 0..rounds {

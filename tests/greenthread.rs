@@ -1,4 +1,5 @@
-//! Green threads that nobody kills: when they run, what waiting for them gives, how long they sleep.
+//! Green threads that nobody kills: when they run, what waiting for them gives, how long they
+//! sleep.
 
 mod util;
 

@@ -1,4 +1,5 @@
-//! The hub seen from outside: nothing starves, deadlocks are reported, plain greenlets may block, each thread has one.
+//! The hub seen from outside: nothing starves, deadlocks are reported, plain greenlets may block,
+//! each thread has one.
 
 mod util;
 

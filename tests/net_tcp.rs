@@ -13,8 +13,8 @@ use util::sockets::{closed_addr, pair, reset};
 
 const MS: Duration = Duration::from_millis(1);
 
-/// Makes of each function a test that runs it twice, with the `TcpListener` and the `TcpStream` of std and with green
-/// ones. `pair()` in it makes the two ends of a connection.
+/// Makes of each function a test that runs it twice, with the `TcpListener` and the `TcpStream` of
+/// std and with green ones. `pair()` in it makes the two ends of a connection.
 macro_rules! of_std_and_green {
     ($($(#[$attribute:meta])* fn $name:ident() $body:block)*) => {
         $(

@@ -1,4 +1,4 @@
-//! Waiting on green TCP sockets: for how long, who may, who wakes whom, and what is lost meanwhile (nothing).
+//! Waiting on green TCP sockets: who may, who wakes whom, and what is lost meanwhile (nothing).
 
 mod util;
 
@@ -7,166 +7,15 @@ use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use stolon::green::net::{TcpListener, TcpStream};
-use stolon::{GreenThread, sleep, spawn};
+use stolon::{sleep, spawn};
 use util::leak::guarded;
-use util::sockets::{closed_addr, pair, reset, send_urgent, silent_addr};
+use util::sockets::{closed_addr, fill, pair, read_once, reset, send_urgent, silent_addr};
 
 const NOW: Duration = Duration::ZERO;
 const MS: Duration = Duration::from_millis(1);
-
-/// Starts to read once, up to 8 bytes.
-fn read_once(stream: &Rc<TcpStream>) -> GreenThread<Result<Vec<u8>, ErrorKind>> {
-    let stream = Rc::clone(stream);
-    spawn(move || {
-        let mut bytes = vec![0; 8];
-        let count = (&*stream).read(&mut bytes).map_err(|error| error.kind())?;
-        bytes.truncate(count);
-        Ok(bytes)
-    })
-}
-
-/// Writes until there is no room any more.
-fn fill(stream: &TcpStream) {
-    stream.set_nonblocking(true).unwrap();
-    let mut stream_ref = stream;
-    while stream_ref.write(&[1; 65536]).is_ok() {}
-    stream.set_nonblocking(false).unwrap();
-}
-
-// Timeouts.
-
-#[test]
-fn a_read_times_out_and_loses_nothing() {
-    guarded(|| {
-        let (near, far) = pair();
-        far.set_read_timeout(Some(5 * MS)).unwrap();
-        for turn in 0..3_u8 {
-            let start = Instant::now();
-            let error = (&far).read(&mut [0; 8]).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::TimedOut);
-            assert!(start.elapsed() >= 5 * MS);
-            (&near).write_all(&[turn; 4]).unwrap();
-            // What has come in meanwhile is there, however late it is read.
-            sleep(MS);
-            let mut bytes = [9; 4];
-            (&far).read_exact(&mut bytes).unwrap();
-            assert_eq!(bytes, [turn; 4]);
-        }
-    });
-}
-
-#[test]
-fn a_peek_times_out() {
-    guarded(|| {
-        let (_near, far) = pair();
-        far.set_read_timeout(Some(MS)).unwrap();
-        assert_eq!(far.peek(&mut [0; 8]).unwrap_err().kind(), ErrorKind::TimedOut);
-    });
-}
-
-#[test]
-fn a_write_times_out_and_goes_on_when_there_is_room() {
-    guarded(|| {
-        let (near, far) = pair();
-        fill(&near);
-        near.set_write_timeout(Some(5 * MS)).unwrap();
-        for _ in 0..2 {
-            let error = (&near).write(&[2; 8]).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::TimedOut);
-        }
-        let reader = spawn(move || {
-            let mut bytes = Vec::new();
-            (&far).read_to_end(&mut bytes).unwrap();
-            bytes
-        });
-        near.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
-        (&near).write_all(&[3; 8]).unwrap();
-        drop(near);
-        let bytes = reader.wait();
-        // What timed out has sent nothing.
-        assert!(!bytes.contains(&2) && bytes.ends_with(&[1, 3, 3, 3, 3, 3, 3, 3, 3]));
-    });
-}
-
-#[test]
-fn a_deadline_covers_the_whole_of_one_read() {
-    guarded(|| {
-        let (near, far) = pair();
-        let (trigger, waiting) = pair();
-        let clone = far.try_clone().unwrap();
-        clone.set_nonblocking(true).unwrap();
-        far.set_read_timeout(Some(40 * MS)).unwrap();
-        let reader = read_once(&Rc::new(far));
-        let thief = spawn(move || {
-            while (&waiting).read(&mut [0]).unwrap() > 0 {
-                assert_eq!((&clone).read(&mut [0]).unwrap(), 1);
-            }
-        });
-        // So that the first events, of room to write, are over.
-        sleep(MS);
-        // One look at the descriptors wakes both, the thief first: when the reader looks, there is nothing any more.
-        let feeder = spawn(move || {
-            for _ in 0..200 {
-                (&trigger).write_all(b"!").unwrap();
-                (&near).write_all(b"x").unwrap();
-                sleep(2 * MS);
-            }
-        });
-        assert_eq!(reader.wait(), Err(ErrorKind::TimedOut));
-        assert!(!feeder.is_dead());
-        feeder.kill();
-        thief.wait();
-    });
-}
-
-#[test]
-fn timeout_then_non_blocking_then_timeout_again() {
-    guarded(|| {
-        let (_near, far) = pair();
-        far.set_read_timeout(Some(2 * MS)).unwrap();
-        let kind = || (&far).read(&mut [0; 8]).unwrap_err().kind();
-        assert_eq!(kind(), ErrorKind::TimedOut);
-        far.set_nonblocking(true).unwrap();
-        assert_eq!(kind(), ErrorKind::WouldBlock);
-        far.set_nonblocking(false).unwrap();
-        assert_eq!(kind(), ErrorKind::TimedOut);
-    });
-}
-
-#[test]
-fn connecting_to_one_that_does_not_answer_times_out_and_others_run() {
-    guarded(|| {
-        let (silent, _listener) = silent_addr();
-        let ticks = Rc::new(Cell::new(0));
-        let ticking = Rc::clone(&ticks);
-        let ticker = spawn(move || {
-            loop {
-                sleep(MS);
-                ticking.set(ticking.get() + 1);
-            }
-        });
-        let start = Instant::now();
-        let error = TcpStream::connect_timeout(&silent, 30 * MS).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::TimedOut);
-        assert!(start.elapsed() >= 30 * MS && ticks.get() > 0);
-        ticker.kill();
-    });
-}
-
-#[test]
-fn a_green_thread_that_connects_in_vain_can_be_killed() {
-    guarded(|| {
-        let (silent, _listener) = silent_addr();
-        let victim = spawn(move || drop(TcpStream::connect(silent)));
-        sleep(MS);
-        victim.kill();
-        assert!(victim.join().is_err());
-        assert!(TcpStream::connect(closed_addr()).is_err());
-    });
-}
 
 // Who may wait.
 
@@ -275,6 +124,18 @@ fn a_killed_reader_makes_room_for_another() {
         sleep(NOW);
         (&near).write_all(b"byte").unwrap();
         assert_eq!(next.wait().unwrap(), b"byte");
+    });
+}
+
+#[test]
+fn a_green_thread_that_connects_in_vain_can_be_killed() {
+    guarded(|| {
+        let (silent, _listener) = silent_addr();
+        let victim = spawn(move || drop(TcpStream::connect(silent)));
+        sleep(MS);
+        victim.kill();
+        assert!(victim.join().is_err());
+        assert!(TcpStream::connect(closed_addr()).is_err());
     });
 }
 

@@ -1,4 +1,5 @@
-//! Signals as something to wait for. They are sent to the test's own thread, where they are blocked.
+//! Signals as something to wait for. They are sent to the test's own thread, where they are
+//! blocked.
 #![allow(unsafe_code)]
 
 mod util;
@@ -195,7 +196,8 @@ fn a_signal_to_the_process_is_waited_for_where_all_threads_block_it() {
             let _blocked = mem::ManuallyDrop::new(Signals::new(&[SIGTERM])?);
             Ok(())
         };
-        // SAFETY: the child of the fork makes system calls, and allocates, which glibc allows there.
+        // SAFETY: the child of the fork makes system calls, and allocates, which glibc allows
+        // there.
         unsafe { command.pre_exec(block) };
         let output = command.output().unwrap();
         let text = child::text_of(&output);

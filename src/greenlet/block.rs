@@ -48,7 +48,8 @@ pub(super) struct Block {
     parent: Cell<Option<Rc<Block>>>,
     /// Who waits for its death, and is told of it instead of the parent.
     pub(super) killer: Cell<Option<Rc<Block>>>,
-    /// How many handles there are; parent links and the like do not count.
+    /// How many handles there are; parent links and the like do not count. A greenlet that is not
+    /// dead has at least one, or is leaked: so its block and stack are there when it is resumed.
     handles: Cell<usize>,
     /// Given back when it ends. A root has none: it runs on the thread's own.
     pub(super) stack: Cell<Option<Stack>>,
@@ -59,6 +60,10 @@ pub(super) struct Block {
     /// Its place in the thread's registry.
     pub(super) place: Cell<usize>,
     pub(super) stage: Cell<Stage>,
+    /// Whether it was killed when it could not unwind.
+    pub(super) kill_is_pending: Cell<bool>,
+    /// Whether it is unwound when its thread exits: nothing of the user's is on its stack.
+    pub(super) ends_with_thread: Cell<bool>,
 }
 
 impl Block {
@@ -75,6 +80,8 @@ impl Block {
             name,
             place: Cell::new(usize::MAX),
             stage: Cell::new(stage),
+            kill_is_pending: Cell::new(false),
+            ends_with_thread: Cell::new(false),
         }
     }
 

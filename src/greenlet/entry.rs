@@ -18,6 +18,10 @@ use crate::stack::Stack;
 /// Closures larger than this, in bytes, go to the heap and not onto the new stack.
 const MAX_CLOSURE_BYTES: usize = 2048;
 
+/// So many copies of a value may lie on a greenlet's stack at once on its way in or out, where the
+/// compiler does not optimise.
+const VALUE_COPIES: usize = 24;
+
 /// What a greenlet's closure came to.
 enum Outcome<T> {
     Value(T),
@@ -65,10 +69,14 @@ where
         }
     };
     let record_bytes = size_of::<Record<T, F>>() + alignment;
-    if record_bytes > stack.usable_bytes() / 2 {
+    let needed_bytes = record_bytes.saturating_add(size_of::<T>().saturating_mul(VALUE_COPIES));
+    if needed_bytes > stack.usable_bytes() / 2 {
         let text = format!(
-            "a stack of {} bytes is too small for a closure and result of {record_bytes} bytes",
-            stack.usable_bytes()
+            "a stack of {} bytes is too small for values of {} bytes: box them, or ask for a stack \
+             of {} bytes",
+            stack.usable_bytes(),
+            size_of::<T>(),
+            needed_bytes.saturating_mul(2)
         );
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
@@ -148,18 +156,12 @@ fn run_to_end<T, F: FnOnce(T) -> T>(run: F, arrival: Arrival<T>) -> Outcome<T> {
 ///
 /// `result` has room for a value that does not fit a word.
 fn deliver<T: 'static>(block: &Block, outcome: Outcome<T>, result: *mut T) -> Departure {
-    let (to, value, event) = match block.killer.take() {
-        Some(killer) => {
-            drop_quietly(outcome);
-            (killer, transfer::pack(&Death), Event::Value)
-        }
-        None => address(block, outcome, result),
-    };
+    let (to, value, event) = receiver(block, outcome, result);
     block.stage.set(Stage::Dead);
     block.set_takes_nothing();
     block.thread.forget(block);
     // SAFETY: the caller returns the departure to the first frame, which leaves for `to`; nothing
-    // below switches.
+    // since `to` was chosen runs the user's code or switches.
     unsafe { transfer::depart_for(&to) };
     let departure = Departure { to: to.context.get(), value, event: event as usize };
     drop(to);
@@ -169,27 +171,43 @@ fn deliver<T: 'static>(block: &Block, outcome: Outcome<T>, result: *mut T) -> De
     departure
 }
 
-/// Whom the end of a greenlet reaches when nobody waits for its death, and as what.
-fn address<T: 'static>(
+/// Whom the end of a greenlet reaches, and as what.
+///
+/// No code of the user's (a destructor, the panic hook) runs between choosing the receiver and
+/// returning: it could switch, and the receiver be dead or wait for something else afterwards.
+fn receiver<T: 'static>(
     block: &Block,
-    outcome: Outcome<T>,
+    mut outcome: Outcome<T>,
     result: *mut T,
 ) -> (Rc<Block>, Word, Event) {
-    let to =
-        transfer::nearest_living_ancestor(block).expect("a running greenlet has a living root");
-    match outcome {
-        Outcome::Value(value) => {
-            if to.takes::<T>() {
+    loop {
+        if let Some(killer) = block.killer.take() {
+            // Else it has given up on this greenlet, which ends like any other then.
+            if killer.takes::<Death>() {
+                if matches!(outcome, Outcome::Exit) {
+                    return (killer, transfer::pack(&Death), Event::Value);
+                }
+                block.killer.set(Some(killer));
+                drop_quietly(std::mem::replace(&mut outcome, Outcome::Exit));
+            }
+            continue;
+        }
+        let to =
+            transfer::nearest_living_ancestor(block).expect("a running greenlet has a living root");
+        match outcome {
+            Outcome::Value(value) if to.takes::<T>() => {
                 // SAFETY: `result` is the record's slot for a `T`, empty so far.
                 unsafe { result.write(value) };
                 return (to, transfer::pack(result), Event::Value);
             }
-            drop_quietly(value);
-            let payload = mismatch(block, &to, type_name::<T>());
-            (to, transfer::pack_payload(payload), Event::Throw)
+            Outcome::Value(value) => {
+                let payload = mismatch(block, &to, type_name::<T>());
+                drop_quietly(value);
+                outcome = Outcome::Panic(payload);
+            }
+            Outcome::Panic(payload) => return (to, transfer::pack_payload(payload), Event::Throw),
+            Outcome::Exit => return (to, Word::uninit(), Event::Exit),
         }
-        Outcome::Panic(payload) => (to, transfer::pack_payload(payload), Event::Throw),
-        Outcome::Exit => (to, Word::uninit(), Event::Exit),
     }
 }
 

@@ -1,27 +1,26 @@
 //! Exit: how greenlets are made to end by those who let go of them.
 //!
 //! A greenlet that waits when its last handle is dropped is resumed by an unwinding
-//! [`GreenletExit`], so that its destructors run, and the dropper goes on when it is dead. The
-//! rules:
+//! [`GreenletExit`], so that its destructors run, and the dropper goes on when it is dead. The rules:
 //!
 //! | the greenlet | when its last handle is dropped |
 //! |---|---|
 //! | never started | its closure is dropped, on the greenlet's own stack; it does not run |
 //! | suspended | unwinds from its pending switch; the dropper waits until it is dead |
-//! | running | goes on; if it is suspended later, with no handle, it is killed when the thread next makes a greenlet or exits |
+//! | running | goes on; if it waits later, it is killed when the thread next makes a greenlet |
 //! | dead | only its control block is freed |
 //!
-//! A panic out of it meanwhile is reported by the panic hook and ends there. If it catches the exit
-//! and switches to another greenlet, its dropper waits on; to the dropper it cannot switch, as that
-//! awaits no value. Where panics abort nothing can unwind: a suspended greenlet is leaked then, its
-//! stack with it.
+//! A panic out of it meanwhile is reported by the panic hook and ends there. It may outlive the
+//! drop: if it catches the exit, or a destructor of its switches away, and something else wakes the
+//! dropper first, then the dropper goes on, and the greenlet belongs to its thread until it ends.
+//! Where panics abort nothing can unwind: a suspended greenlet is leaked then, its stack with it.
 
 use std::panic::resume_unwind;
 use std::rc::Rc;
 
 use super::block::{Block, Handle, Stage};
 use super::thread;
-use super::transfer::{self, Arrival, Payload};
+use super::transfer::{self, Arrival};
 
 /// What unwinds a greenlet that is made to end, mirroring greenlet's exception of this name.
 ///
@@ -33,9 +32,6 @@ pub struct GreenletExit;
 /// What a killer awaits: that its victim has ended.
 pub(super) struct Death;
 
-/// How often a victim is told to die when something else wakes its killer first.
-const MAX_KILL_ATTEMPTS: usize = 4;
-
 /// Called with the last handle to a greenlet before it is dropped. Afterwards the greenlet is dead
 /// or abandoned, or there is another handle.
 pub(super) fn last_handle(last: &Handle) {
@@ -46,50 +42,45 @@ pub(super) fn last_handle(last: &Handle) {
     }
 }
 
-/// Kills a greenlet that waits, or abandons it if it cannot be killed.
+/// Kills a greenlet that waits, and waits for its death.
 pub(super) fn end(victim: &Rc<Block>) {
     if cfg!(panic = "abort") && victim.stage.get() == Stage::Started {
         return abandon(victim);
     }
-    let raised = kill_and_wait(victim);
-    if !victim.is_dead() {
-        eprintln!("{victim:?} does not end when it is told to; its stack is leaked");
-        abandon(victim);
+    // Asked before, as the victim's unwinding counts for the whole thread.
+    let can_unwind = !std::thread::panicking();
+    let settled = Settled(victim);
+    victim.killer.set(Some(thread::current()));
+    let arrival = transfer::kill::<Death>(victim);
+    drop(settled);
+    // What was meant for this greenlet while it waited is not lost, except to one that cannot
+    // unwind, as it does already. A child that has ended by an exit is nobody's business here.
+    match arrival {
+        Arrival::Value(Death) | Arrival::Exit => {}
+        Arrival::Throw(payload) if can_unwind => resume_unwind(payload),
+        // The panic hook has reported it. Its destructor might panic.
+        Arrival::Throw(payload) => std::mem::forget(payload),
+        Arrival::Kill if can_unwind => resume_unwind(Box::new(GreenletExit)),
+        Arrival::Kill => thread::current().kill_is_pending.set(true),
     }
-    // What was meant for this greenlet while it waited. One that is unwinding already is on its way
-    // out.
-    if let Some(payload) = raised {
-        if !std::thread::panicking() {
-            resume_unwind(payload);
+}
+
+/// On every way out of the killing, an unwinding included, the victim knows of no killer any more,
+/// and is dead or has an owner: its block may be freed next, and a stack in use must not go with it.
+struct Settled<'a>(&'a Rc<Block>);
+
+impl Drop for Settled<'_> {
+    fn drop(&mut self) {
+        let victim = self.0;
+        victim.killer.set(None);
+        if !victim.is_dead() {
+            victim.thread.adopt_survivor(Handle::new(Rc::clone(victim)));
         }
     }
 }
 
-/// Makes sure that a greenlet is never resumed again and that its memory stays as it is.
+/// Makes sure that a greenlet is not switched to again, and that its memory stays as it is.
 pub(super) fn abandon(victim: &Rc<Block>) {
     victim.set_takes_nothing();
     std::mem::forget(Rc::clone(victim));
-}
-
-/// Resumes `victim` with an exit and waits for its death. Returns what was thrown at the current
-/// greenlet meanwhile.
-fn kill_and_wait(victim: &Rc<Block>) -> Option<Payload> {
-    let mut raised: Option<Payload> = None;
-    for _ in 0..MAX_KILL_ATTEMPTS {
-        victim.killer.set(Some(thread::current()));
-        match transfer::kill::<Death>(victim) {
-            Arrival::Value(Death) => {}
-            Arrival::Throw(payload) => {
-                raised.get_or_insert(payload);
-            }
-            Arrival::Kill => {
-                raised.get_or_insert_with(|| Box::new(GreenletExit));
-            }
-            Arrival::Exit => {}
-        }
-        if !victim.waits() {
-            break;
-        }
-    }
-    raised
 }

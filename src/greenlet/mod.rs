@@ -35,8 +35,16 @@
 //! | a panic leaves the closure while it is killed by a drop | reported by the panic hook, and goes nowhere else |
 //! | [`GreenletExit`] leaves the closure | the parent's switch returns [`SwitchError::Exited`] |
 //! | the parent is dead | its parent takes its place, and so on up to the root |
-//! | the thread exits | its greenlets are killed, the youngest first |
+//! | the thread exits | what never started is dropped; what did is not unwound but leaked, stack included: [`killall`] first ends it in good order |
+//! | killed while it unwinds | its pending switch returns [`SwitchError::Exited`]: it cannot unwind twice; if it lives on, the kill comes when it next blocks |
 //! | `panic = "abort"` | a suspended greenlet cannot be unwound: dropping it leaks it, stack included |
+//!
+//! # What not to do
+//!
+//! Two things in `std` take it for granted that a thread has one stack, and no library can make them
+//! safe here. Do not switch, and do not block a green thread, in the initialiser of a `thread_local!`
+//! value. And do not drop or resume a greenlet in the destructor of one, if the greenlet may be
+//! suspended inside `LocalKey::with` of another.
 //!
 //! While a greenlet unwinds, its destructors may switch. [`std::thread::panicking`] then reports
 //! the unwinding in the greenlets that run meanwhile, too, as it counts by thread; a lock of `std`
@@ -171,6 +179,12 @@ impl<T: 'static> Greenlet<T> {
         transfer::switch_into(self.handle, value)
     }
 
+    /// Has this greenlet unwound when its thread exits. Its code must hold no reference into a
+    /// thread-local value of the user's while it is suspended.
+    pub(crate) fn end_with_thread(&self) {
+        self.handle.ends_with_thread.set(true);
+    }
+
     /// Makes what ends in this dead greenlet, as its child, end in `heir` instead.
     pub(crate) fn inherit<U: 'static>(&self, heir: &Greenlet<U>) {
         debug_assert!(self.is_dead() && *self != *heir);
@@ -216,6 +230,29 @@ pub(crate) fn root<T: 'static>() -> Greenlet<T> {
         root = parent;
     }
     root
+}
+
+/// Kills all greenlets of this thread, the youngest first, mirroring gevent's `killall`.
+///
+/// Each unwinds with [`GreenletExit`], and its destructors run. Call it at the end of a thread whose
+/// greenlets hold what must not be leaked; green threads are greenlets, too. One that does not end,
+/// because it catches the exit or waits in a destructor, is left alone after a few rounds.
+///
+/// # Panics
+///
+/// When it is not called on the thread's root. And with what is thrown at the root meanwhile.
+pub fn killall() {
+    thread::killall();
+}
+
+/// Raises a kill that reached the current greenlet when it could not unwind, if it can now.
+pub(crate) fn raise_pending_kill() {
+    transfer::raise_pending_kill();
+}
+
+/// Whether this thread has greenlets, or can have some: it is not past that point in its exit.
+pub(crate) fn is_thread_alive() -> bool {
+    thread::is_alive()
 }
 
 impl<T: 'static> Clone for Greenlet<T> {

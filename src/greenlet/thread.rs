@@ -1,14 +1,15 @@
 //! What a thread knows of its greenlets: the root, who is alive, who was let go of while it ran.
 
 use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::{Rc, Weak};
 
 use super::block::{Block, Handle, Stage};
 use super::{exit, transfer};
 use crate::stack::Arenas;
 
-/// How often a thread that exits looks for greenlets that destructors have made meanwhile.
-const MAX_SHUTDOWN_ROUNDS: usize = 4;
+/// How often [`killall`] looks for greenlets that destructors have made meanwhile.
+const MAX_KILL_ROUNDS: usize = 4;
 
 /// One thread's greenlets. All blocks of the thread share it, so it lives as long as any handle.
 pub(super) struct Thread {
@@ -22,6 +23,8 @@ pub(super) struct Thread {
     vacant: RefCell<Vec<usize>>,
     /// Greenlets whose last handle was dropped while they ran.
     orphans: RefCell<Vec<Handle>>,
+    /// Greenlets that were killed for want of handles, and have not ended yet.
+    survivors: RefCell<Vec<Handle>>,
 }
 
 impl Thread {
@@ -32,6 +35,7 @@ impl Thread {
             living: RefCell::default(),
             vacant: RefCell::default(),
             orphans: RefCell::default(),
+            survivors: RefCell::default(),
         }
     }
 
@@ -67,15 +71,28 @@ impl Thread {
         self.orphans.borrow_mut().push(orphan);
     }
 
-    /// Lets go of orphans that run no more: those that wait are killed.
+    /// Keeps a greenlet that was killed but has not ended, until it has.
+    pub(super) fn adopt_survivor(&self, survivor: Handle) {
+        self.survivors.borrow_mut().push(survivor);
+    }
+
+    /// Lets go of orphans that run no more, so that those that wait are killed, and of survivors
+    /// that have ended after all.
     pub(super) fn reap(&self) {
-        if self.orphans.borrow().is_empty() {
-            return;
+        if !self.orphans.borrow().is_empty() {
+            let orphans = self.orphans.take();
+            let (running, left): (Vec<_>, Vec<_>) =
+                orphans.into_iter().partition(|orphan| orphan.is_current());
+            self.orphans.borrow_mut().extend(running);
+            drop(left);
         }
-        let orphans = self.orphans.take();
-        let (running, left): (Vec<_>, Vec<_>) = orphans.into_iter().partition(|o| o.is_current());
-        self.orphans.borrow_mut().extend(running);
-        drop(left);
+        if !self.survivors.borrow().is_empty() {
+            let survivors = self.survivors.take();
+            let (living, dead): (Vec<_>, Vec<_>) =
+                survivors.into_iter().partition(|survivor| !survivor.is_dead());
+            self.survivors.borrow_mut().extend(living);
+            drop(dead);
+        }
     }
 
     /// The greenlets that are not dead, the youngest first.
@@ -91,7 +108,7 @@ thread_local! {
     static GUARD: Guard = Guard::new();
 }
 
-/// Owns the thread's root, and ends the thread's greenlets when the thread exits.
+/// Owns the thread's root, and lets go of the thread's greenlets when it exits.
 struct Guard {
     /// A handle, so that the root is never without one.
     root: Handle,
@@ -108,31 +125,59 @@ impl Guard {
 }
 
 impl Drop for Guard {
+    /// Frees what can be freed when the thread's own destructors run already.
+    ///
+    /// A started greenlet cannot be unwound any more: its stack may hold a reference into a
+    /// thread-local value that is gone, as from `LocalKey::with`. So it is leaked, unless it is the
+    /// library's own.
     fn drop(&mut self) {
         let root = &self.root;
         if !root.is_current() {
-            // The process exits from inside a greenlet: nothing can be unwound any more. What waits
-            // is forgotten.
+            // The process exits from inside a greenlet. What waits is forgotten.
             return std::mem::forget(root.clone());
         }
-        for _ in 0..MAX_SHUTDOWN_ROUNDS {
-            let living = root.thread.living();
-            if living.is_empty() {
-                break;
-            }
-            for greenlet in &living {
-                if greenlet.waits() {
-                    exit::end(greenlet);
-                }
+        let is_ours = |greenlet: &Rc<Block>| {
+            greenlet.stage.get() == Stage::Unstarted || greenlet.ends_with_thread.get()
+        };
+        let (ours, theirs): (Vec<_>, Vec<_>) = root.thread.living().into_iter().partition(is_ours);
+        theirs.iter().for_each(exit::abandon);
+        for greenlet in ours {
+            if greenlet.waits() {
+                quietly(|| exit::end(&greenlet));
             }
         }
-        root.thread.reap();
-        for greenlet in root.thread.living() {
-            exit::abandon(&greenlet);
-        }
+        quietly(|| root.thread.reap());
+        root.thread.living().iter().for_each(exit::abandon);
         root.stage.set(Stage::Dead);
+        // Without this its last handle would kill it.
         root.set_takes_nothing();
         transfer::leave_root(root.block());
+    }
+}
+
+/// Keeps a panic from leaving a thread-local destructor, which would abort the process.
+fn quietly(f: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
+        // The panic hook has reported it. Its destructor might panic.
+        std::mem::forget(payload);
+    }
+}
+
+/// Kills all greenlets of this thread, the youngest first.
+pub(super) fn killall() {
+    let root = current();
+    assert!(root.parent().is_none(), "killall is for a thread's root: this is {root:?}");
+    for _ in 0..MAX_KILL_ROUNDS {
+        root.thread.reap();
+        let living = root.thread.living();
+        if living.is_empty() {
+            break;
+        }
+        for greenlet in &living {
+            if greenlet.waits() {
+                exit::end(greenlet);
+            }
+        }
     }
 }
 
@@ -146,4 +191,9 @@ pub(super) fn current() -> Rc<Block> {
         let root = GUARD.try_with(|guard| Rc::clone(guard.root.block()));
         root.expect("no greenlets here: this thread is exiting")
     })
+}
+
+/// Whether the thread has, or can still have, a current greenlet.
+pub(super) fn is_alive() -> bool {
+    transfer::try_current().is_some() || GUARD.try_with(|_| ()).is_ok()
 }

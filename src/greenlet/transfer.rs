@@ -19,6 +19,7 @@ use std::mem::{ManuallyDrop, MaybeUninit};
 use std::panic::resume_unwind;
 use std::ptr;
 use std::rc::Rc;
+use std::thread;
 
 use super::block::{Block, Handle};
 use super::{GreenletExit, SwitchError};
@@ -195,8 +196,12 @@ pub(super) fn switch<T: 'static>(to: &Rc<Block>, value: T) -> Result<T, SwitchEr
 /// long does not keep the one it switched to.
 #[inline(always)]
 pub(super) fn switch_into<T: 'static>(to: Handle, value: T) -> Result<T, SwitchError<T>> {
-    if !to.takes::<T>() || to.is_current() || to.is_last() {
+    if !to.takes::<T>() || to.is_current() {
         return switch(to.block(), value);
+    }
+    if to.is_last() {
+        // It is dropped while its greenlet runs, so to say, and not by us when we come back.
+        to.thread.adopt_orphan(to.clone());
     }
     let block = Rc::as_ptr(to.block());
     drop(to);
@@ -273,14 +278,41 @@ pub(super) fn kill<T: 'static>(to: &Rc<Block>) -> Arrival<T> {
 }
 
 /// What an arrival without a value does to the greenlet it reached.
+///
+/// A greenlet that unwinds cannot be killed until that is over: its switch fails, and the kill is
+/// noted. A child's panic goes on, as any panic does in a destructor.
 #[cold]
 #[inline(never)]
 pub(super) fn raise<T>(arrival: Arrival<T>) -> Result<T, SwitchError<T>> {
     match arrival {
         Arrival::Value(value) => Ok(value),
-        Arrival::Throw(payload) => resume_unwind(payload),
-        Arrival::Kill => resume_unwind(Box::new(GreenletExit)),
         Arrival::Exit => Err(SwitchError::Exited),
+        Arrival::Throw(payload) => resume_unwind(payload),
+        Arrival::Kill => {
+            if let Some(current) = try_current() {
+                current.kill_is_pending.set(true);
+            }
+            raise_pending_kill();
+            Err(SwitchError::Exited)
+        }
+    }
+}
+
+/// Raises a kill that reached the current greenlet when it could not unwind, if it can now.
+///
+/// `panicking` counts by thread: so a kill may also be late because another greenlet waits in a
+/// destructor.
+#[inline]
+pub(super) fn raise_pending_kill() {
+    let current = current_ptr();
+    if current.is_null() {
+        return;
+    }
+    // SAFETY: the current greenlet's block is alive (`try_current`).
+    let is_pending = unsafe { &(*current).kill_is_pending };
+    if is_pending.get() && !thread::panicking() {
+        is_pending.set(false);
+        resume_unwind(Box::new(GreenletExit));
     }
 }
 

@@ -47,8 +47,10 @@ impl Drop for Guard {
 ///
 /// When no epoll instance can be made, and when the thread is exiting.
 pub(crate) fn try_current() -> io::Result<Rc<Hub>> {
-    let made = HUB.try_with(Guard::hub);
-    made.unwrap_or_else(|_| Err(io::Error::other("no hub: this thread is exiting")))
+    if let Some(made) = made() {
+        return made;
+    }
+    Err(io::Error::other("no hub: this thread is exiting"))
 }
 
 /// The thread's hub, made if there is none yet; none when the thread is exiting.
@@ -57,5 +59,11 @@ pub(crate) fn try_current() -> io::Result<Rc<Hub>> {
 ///
 /// When no epoll instance can be made.
 pub(crate) fn current() -> Option<Rc<Hub>> {
-    HUB.try_with(|guard| guard.hub().expect("no hub could be made")).ok()
+    made().map(|hub| hub.expect("no hub could be made"))
+}
+
+/// None when the thread is exiting.
+fn made() -> Option<io::Result<Rc<Hub>>> {
+    // Making the guard makes the thread's root, which is too late then.
+    if greenlet::is_thread_alive() { HUB.try_with(Guard::hub).ok() } else { None }
 }

@@ -128,6 +128,7 @@ impl Hub {
                     .name("mainloop")
                     .parent(&greenlet::root::<()>())
                     .build(move |_| hub.run(creator))?;
+                mainloop.end_with_thread();
                 // Up to its first line, so that it waits like any other from here on.
                 let _ = mainloop.switch(Wake::Start);
                 if let Some(dead) = existing {
@@ -140,7 +141,9 @@ impl Hub {
         }
     }
 
-    fn assert_may_block(&self) {
+    /// Called before the current greenlet parks.
+    fn may_block(&self) {
+        greenlet::raise_pending_kill();
         let mainloop = self.mainloop.borrow();
         let in_mainloop = mainloop.as_ref().is_some_and(Greenlet::is_current);
         assert!(!in_mainloop, "do not call blocking functions from the mainloop");
@@ -276,11 +279,13 @@ impl Hub {
 fn let_run(greenlet: Greenlet<Wake>, wake: Wake) {
     match catch_unwind(AssertUnwindSafe(|| greenlet.switch_into(wake))) {
         Ok(Ok(_) | Err(SwitchError::Exited)) => {}
-        Ok(Err(e)) => eprintln!("the hub could not resume a greenlet: {e}"),
+        // Nobody to run: it ended, or was abandoned, as its turn came.
+        Ok(Err(_)) => {}
         // The mainloop itself has to end.
         Err(payload) if payload.is::<GreenletExit>() => resume_unwind(payload),
         // A child's panic, which the panic hook has reported: of a destructor after the end of a
-        // green thread, or of a greenlet that outlived the green thread which made it.
-        Err(_) => {}
+        // green thread, or of a greenlet that outlived the green thread which made it. Its own
+        // destructor might panic.
+        Err(payload) => std::mem::forget(payload),
     }
 }

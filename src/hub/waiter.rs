@@ -35,14 +35,15 @@ impl Wait {
     ///
     /// # Panics
     ///
-    /// When the current greenlet is the hub's own loop. And with a report of all that wait, in the
+    /// With a kill that reached the greenlet when it could not unwind. When the current greenlet is the
+    /// hub's own loop. And with a report of all that wait, in the
     /// main greenlet, when nothing can ever wake any of them.
     pub(crate) fn park(mut self, deadline: Deadline) -> Wake {
         let hub = Rc::clone(&self.hub);
         if hub.closed.get() {
             return Wake::Closed;
         }
-        hub.assert_may_block();
+        hub.may_block();
         if !deadline.is_never() {
             self.timer = Some(hub.timers.borrow_mut().insert(deadline, self.id));
         }
@@ -56,7 +57,7 @@ impl Wait {
         if hub.closed.get() {
             return Wake::Closed;
         }
-        hub.assert_may_block();
+        hub.may_block();
         self.stand_in_queue();
         hub.switch_away()
     }

@@ -62,33 +62,42 @@ pub(super) struct Arena {
 }
 
 impl Arena {
-    /// The arena among `arenas` for stacks of at least `stack_bytes`, made if there is none yet.
-    pub(super) fn for_size(arenas: &mut Vec<Rc<Self>>, stack_bytes: usize) -> Rc<Self> {
+    /// A slot for a stack of at least `stack_bytes`, by its top, and the arena that it is of. The
+    /// arena is added to `arenas` if it is the first of its size.
+    pub(super) fn take_from(
+        arenas: &mut Vec<Rc<Self>>,
+        stack_bytes: usize,
+    ) -> io::Result<(Rc<Self>, *mut u8)> {
         let page_bytes = memory::page_bytes();
-        let stack_bytes = stack_bytes.max(MIN_STACK_BYTES);
         // Beyond the address space: fails as a mapping, with the kernel's word for it.
         let stride_bytes = stack_bytes
+            .max(MIN_STACK_BYTES)
             .checked_next_multiple_of(page_bytes)
-            .and_then(|bytes| bytes.checked_add(GUARD_BYTES.next_multiple_of(page_bytes)))
+            .and_then(|bytes| bytes.checked_add(guard_bytes()))
             .unwrap_or(usize::MAX / 2 / page_bytes * page_bytes);
         if let Some(arena) = arenas.iter().find(|arena| arena.stride_bytes == stride_bytes) {
-            return Rc::clone(arena);
+            return Ok((Rc::clone(arena), arena.take()?));
         }
+        let arena = Rc::new(Self::new(stride_bytes));
+        let top = arena.take()?;
+        arenas.push(Rc::clone(&arena));
+        Ok((arena, top))
+    }
+
+    fn new(stride_bytes: usize) -> Self {
         let guard = if cfg!(stolon_force_mprotect) { Guard::Protection } else { Guard::Markers };
-        let arena = Rc::new(Self {
+        Self {
             stride_bytes,
             guard: Cell::new(guard),
             chunks: RefCell::default(),
             warm: RefCell::default(),
             cold: RefCell::default(),
             in_use: Cell::new(0),
-        });
-        arenas.push(Rc::clone(&arena));
-        arena
+        }
     }
 
     /// Hands out a slot, by its top.
-    pub(super) fn take(&self) -> io::Result<*mut u8> {
+    fn take(&self) -> io::Result<*mut u8> {
         let free = self.warm.borrow_mut().pop().or_else(|| self.cold.borrow_mut().pop());
         let top = match free {
             Some(top) => top,
@@ -192,8 +201,8 @@ impl Arena {
         let bytes = self.usable_bytes(top);
         let bottom = top.wrapping_sub(bytes);
         let whole_bytes = bytes.next_multiple_of(memory::page_bytes());
-        // SAFETY: the slot is free and nobody stands on it: `give` keeps the one freed last out of
-        // here. The range is its pages above the guard. A refusal (locked memory) costs memory,
+        // SAFETY: the slot is free and nobody stands on it: whoever gave it back has left it since
+        // (`Stack`'s `drop`). The range is its pages above the guard. A refusal (locked memory) costs memory,
         // nothing else.
         let _ = unsafe { memory::give_back(bottom, whole_bytes) };
     }

@@ -108,8 +108,7 @@ impl Stack {
     ///
     /// The kernel's when no memory can be mapped or guarded, with the limit that was hit named.
     pub(crate) fn new(arenas: &Arenas, stack_bytes: usize) -> io::Result<Self> {
-        let arena = Arena::for_size(&mut arenas.0.borrow_mut(), stack_bytes);
-        let top = arena.take()?;
+        let (arena, top) = Arena::take_from(&mut arenas.0.borrow_mut(), stack_bytes)?;
         Ok(Self { top, arena })
     }
 

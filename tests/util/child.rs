@@ -9,7 +9,8 @@ use super::server::{PATIENCE, runner};
 
 const ROLE: &str = "STOLON_TEST_CHILD";
 
-/// Whether this process is a child that [`command`] started. If so, it ends by a signal after a while.
+/// Whether this process is a child that [`command`] started. If so, it ends by a signal after a
+/// while.
 pub fn is_child() -> bool {
     let is_child = env::var_os(ROLE).is_some();
     if is_child {
@@ -19,7 +20,8 @@ pub fn is_child() -> bool {
     is_child
 }
 
-/// The command that runs the test `name` of this program, and no other, in a child process, where [`is_child`] is true.
+/// The command that runs the test `name` of this program, and no other, in a child process, where
+/// [`is_child`] is true.
 pub fn command(name: &str) -> Command {
     let program = env::current_exe().expect("the path of this test").into_os_string();
     let runner = runner().unwrap_or_default();

@@ -12,11 +12,13 @@ use stolon::stack::stack_counts;
 
 use super::server::PATIENCE;
 
-/// The tests of a program run in threads of one process, and descriptors are the process's: so one at a time.
+/// The tests of a program run in threads of one process, and descriptors are the process's: so one
+/// at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Runs `body` on a new OS thread with a hub of its own, for a bounded time. Afterwards as many stacks must be in use
-/// as before, and when the thread has ended, the same descriptors must be open.
+/// Runs `body` on a new OS thread with a hub of its own, for a bounded time. Afterwards as many
+/// stacks must be in use as before, and when the thread has ended, the same descriptors must be
+/// open.
 ///
 /// # Panics
 ///
@@ -47,6 +49,12 @@ pub fn guarded(body: impl FnOnce() + Send + 'static) {
     let (in_use_before, in_use) = stacks.expect("a thread that does not panic sends its counts");
     assert_eq!(in_use, in_use_before, "stacks in use after the test and before it");
     assert_eq!(open_descriptors(), open_before, "descriptors after the test and before it");
+}
+
+/// Runs `body` while no guarded test runs: for one that leaks descriptors on purpose.
+pub fn alone(body: impl FnOnce()) {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    body();
 }
 
 /// The open descriptors of this process, each with what it refers to.

@@ -96,7 +96,7 @@ impl Server {
 
     pub fn signal(&self, number: i32) {
         let pid = self.child.id() as libc::pid_t;
-        // SAFETY: a plain system call; the child was not waited for, so the number is still its own.
+        // SAFETY: a plain system call; the child was not waited for, so the number is still its.
         assert_eq!(unsafe { libc::kill(pid, number) }, 0);
     }
 

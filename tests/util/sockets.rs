@@ -1,12 +1,14 @@
 //! Sockets in the states that tests need.
 #![allow(unsafe_code)]
 
-use std::io;
+use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
+use std::rc::Rc;
 
 use stolon::green::net::{TcpListener, TcpStream};
+use stolon::{GreenThread, spawn};
 
 /// The two ends of a connection.
 pub fn pair() -> (TcpStream, TcpStream) {
@@ -16,13 +18,32 @@ pub fn pair() -> (TcpStream, TcpStream) {
     (near, far)
 }
 
+/// Starts to read once, up to 8 bytes.
+pub fn read_once(stream: &Rc<TcpStream>) -> GreenThread<Result<Vec<u8>, ErrorKind>> {
+    let stream = Rc::clone(stream);
+    spawn(move || {
+        let mut bytes = vec![0; 8];
+        let count = (&*stream).read(&mut bytes).map_err(|error| error.kind())?;
+        bytes.truncate(count);
+        Ok(bytes)
+    })
+}
+
+/// Writes until there is no room any more.
+pub fn fill(mut stream: &TcpStream) {
+    stream.set_nonblocking(true).unwrap();
+    while stream.write(&[1; 65536]).is_ok() {}
+    stream.set_nonblocking(false).unwrap();
+}
+
 /// An address where nobody listens.
 pub fn closed_addr() -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap()
 }
 
-/// An address that does not answer for as long as what is returned with it lives: its queue is full.
+/// An address that does not answer for as long as what is returned with it lives: its queue is
+/// full.
 pub fn silent_addr() -> (SocketAddr, impl Sized) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     set_backlog(&listener, 0);
