@@ -47,6 +47,7 @@ pub(crate) unsafe fn switch(
     event: usize,
 ) -> (Word, usize) {
     let (received_value, received_event);
+    // Without `nostack`, as on x86_64.
     // SAFETY: the fragment touches only `*from` and `*to`, valid by the caller's promise, and
     // leaves for code that waits to be resumed. When it comes back, sp, x29 and x19 are as before
     // and all the rest is declared lost: the "C" ABI's clobbers are x0-x18, x30 and every vector

@@ -49,6 +49,7 @@ pub(crate) unsafe fn switch(
     event: usize,
 ) -> (Word, usize) {
     let (received_value, received_event);
+    // Without `nostack`: so the compiler keeps nothing below rsp, where signals would overwrite it.
     // SAFETY: the fragment touches only `*from` and `*to`, valid by the caller's promise, and
     // leaves for code that waits to be resumed. When it comes back, rsp, rbp and rbx are as before
     // and all the rest is declared lost.
