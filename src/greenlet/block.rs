@@ -36,14 +36,15 @@ pub(super) enum Stage {
 /// Everything the library knows of one greenlet. It outlives the stack for as long as there are
 /// handles.
 ///
-/// What a switch touches comes first: 48 bytes. `awaits` is read and written as one 16-byte word,
-/// which must not straddle two cache lines; behind the two counts of an `Rc` it does not.
+/// What a switch touches comes first: 48 bytes, the context at the block's own address. `awaits` is
+/// read and written as one 16-byte word, which must not straddle two cache lines; it is aligned to
+/// 16 bytes, as what the allocator returns is, and the two counts of an `Rc` before it.
 #[repr(C)]
 pub(super) struct Block {
-    /// What may be sent to it while it is not the current greenlet.
-    awaits: Cell<TypeId>,
     /// Written by the machine's switch only.
     pub(super) context: UnsafeCell<Context>,
+    /// What may be sent to it while it is not the current greenlet.
+    awaits: Cell<TypeId>,
     /// Where its result goes. None for a thread's root.
     parent: Cell<Option<Rc<Block>>>,
     /// Who waits for its death, and is told of it instead of the parent.

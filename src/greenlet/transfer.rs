@@ -221,11 +221,14 @@ unsafe fn send<T: 'static>(to: *const Block, value: T) -> Result<T, SwitchError<
     // SAFETY: `to` is of this thread (blocks are not `Send`), and by the caller's promise it awaits
     // a `T` and is not the current greenlet: so it is suspended or unstarted. `value` stays where
     // it is until this greenlet is resumed, and is not used again.
-    let arrival = unsafe { transfer::<T>(to, pack(&raw const *value), Event::Value) };
-    match arrival {
-        Arrival::Value(value) => Ok(value),
-        other => raise(other),
+    let (word, event) = unsafe { transfer::<T>(to, pack(&raw const *value), Event::Value) };
+    if event == Event::Value as usize {
+        // SAFETY: senders check that the receiver takes their type, so the word was packed from a
+        // `T`; the sender has not run since it packed it.
+        return Ok(unsafe { unpack(word) });
     }
+    // SAFETY: this greenlet awaited a `T` and has just been resumed.
+    raise(unsafe { Arrival::receive(word, event) })
 }
 
 /// Switching to oneself, to a dead greenlet, or to one whose pending switch takes another type.
@@ -274,7 +277,9 @@ pub(super) fn kill<T: 'static>(to: &Rc<Block>) -> Arrival<T> {
     assert!(to.waits(), "only a greenlet that waits can be killed");
     // SAFETY: `to` waits for something, so it is suspended or unstarted, not this greenlet, and of
     // this thread. A kill carries no word, and every receiver takes it.
-    unsafe { transfer(Rc::as_ptr(to), Word::uninit(), Event::Kill) }
+    let (word, event) = unsafe { transfer::<T>(Rc::as_ptr(to), Word::uninit(), Event::Kill) };
+    // SAFETY: this greenlet awaited a `T` and has just been resumed.
+    unsafe { Arrival::receive(word, event) }
 }
 
 /// What an arrival without a value does to the greenlet it reached.
@@ -323,7 +328,7 @@ pub(super) fn raise_pending_kill() {
 /// `to` is alive, belongs to this thread, is not the current greenlet, and `to` waits; `word` and
 /// `event` are of the kinds listed in the module's table, a value of the type that `to` awaits.
 #[inline(always)]
-unsafe fn transfer<T: 'static>(to: *const Block, word: Word, event: Event) -> Arrival<T> {
+unsafe fn transfer<T: 'static>(to: *const Block, word: Word, event: Event) -> (Word, usize) {
     let from = current_ptr();
     // SAFETY: a thread with a greenlet that awaits something has a current one (`leave_root`); its
     // block is alive (see `try_current`) and stays so while it is suspended, held by whoever can
@@ -337,12 +342,10 @@ unsafe fn transfer<T: 'static>(to: *const Block, word: Word, event: Event) -> Ar
     // not CURRENT any more. `to` waited, so its context was saved or prepared and not resumed
     // since; now that it is CURRENT nobody resumes it again. Its stack is mapped as long as it is
     // not dead, and blocks never change thread.
-    let (word, event) = unsafe {
+    unsafe {
         let to = UnsafeCell::raw_get(&raw const (*to).context);
         arch::switch(from.context.get(), to, word, event as usize)
-    };
-    // SAFETY: this greenlet awaited a `T` and has just been resumed.
-    unsafe { Arrival::receive(word, event) }
+    }
 }
 
 /// For the crate's own tests: who got control, in order.
