@@ -232,8 +232,9 @@ fn a_socket_that_is_always_ready_does_not_starve_others() {
         (&near).write_all(b"byte").unwrap();
         let over = Rc::new(Cell::new(false));
         let stop = Rc::clone(&over);
+        let start = Instant::now();
         let busy = spawn(move || {
-            let (start, mut rounds) = (Instant::now(), 0_u64);
+            let mut rounds = 0_u64;
             while !stop.get() && start.elapsed() < PATIENCE / 2 {
                 // It is never drained.
                 assert_eq!(far.peek(&mut [0; 4]).unwrap(), 4);
@@ -244,7 +245,6 @@ fn a_socket_that_is_always_ready_does_not_starve_others() {
         let (turns, ticker) = ticker();
         let (trigger, waiting) = pair();
         let reader = spawn(move || (&waiting).read(&mut [0; 4]).unwrap());
-        let start = Instant::now();
         sleep(5 * MS);
         (&trigger).write_all(b"go").unwrap();
         assert_eq!(reader.wait(), 2);

@@ -69,14 +69,16 @@ where
         }
     };
     let record_bytes = size_of::<Record<T, F>>() + alignment;
-    let needed_bytes = record_bytes.saturating_add(size_of::<T>().saturating_mul(VALUE_COPIES));
-    if needed_bytes > stack.usable_bytes() / 2 {
+    // An over-aligned value may take up to its alignment more, each time.
+    let copies_bytes = (size_of::<T>() + align_of::<T>()).saturating_mul(VALUE_COPIES);
+    let needed_bytes = record_bytes.saturating_add(copies_bytes);
+    if needed_bytes > stack.usable_bytes() / 4 * 3 {
         let text = format!(
             "a stack of {} bytes is too small for values of {} bytes: box them, or ask for a stack \
              of {} bytes",
             stack.usable_bytes(),
             size_of::<T>(),
-            needed_bytes.saturating_mul(2)
+            needed_bytes / 3 * 4 + 4
         );
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }

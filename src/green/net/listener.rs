@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 
-use super::{SocketAddr, TcpStream, ToSocketAddrs, descriptor_conversions};
+use super::{SocketAddr, TcpStream, ToSocketAddrs, descriptor_conversions, socket_accessors};
 use crate::clock::Deadline;
 use crate::hub::{Direction, Drained, Source};
 use crate::sys;
@@ -81,47 +81,9 @@ impl TcpListener {
     pub fn incoming(&self) -> Incoming<'_> {
         Incoming { listener: self }
     }
-
-    /// Sets the time-to-live of this socket's packets, in hops.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's.
-    pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
-        self.source.io().set_ttl(ttl)
-    }
-
-    /// The time-to-live of this socket's packets, in hops.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's.
-    pub fn ttl(&self) -> io::Result<u32> {
-        self.source.io().ttl()
-    }
-
-    /// The error that is pending on the socket, which is cleared.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's, when it cannot be asked.
-    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        self.source.io().take_error()
-    }
-
-    /// Whether [`accept`](Self::accept) returns [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting.
-    ///
-    /// It is a property of this handle; the descriptor is in non-blocking mode in any case.
-    ///
-    /// # Errors
-    ///
-    /// None; std's signature.
-    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
-        self.source.set_nonblocking(nonblocking);
-        Ok(())
-    }
 }
 
+socket_accessors!(TcpListener);
 descriptor_conversions!(TcpListener);
 
 impl fmt::Debug for TcpListener {

@@ -35,6 +35,53 @@ fn each_addr<R>(
     }))
 }
 
+/// The accessors that are the same for all green sockets.
+macro_rules! socket_accessors {
+    ($socket:ident) => {
+        impl $socket {
+            /// Sets the time-to-live of this socket's packets, in hops.
+            ///
+            /// # Errors
+            ///
+            /// The kernel's.
+            pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
+                self.source.io().set_ttl(ttl)
+            }
+
+            /// The time-to-live of this socket's packets, in hops.
+            ///
+            /// # Errors
+            ///
+            /// The kernel's.
+            pub fn ttl(&self) -> io::Result<u32> {
+                self.source.io().ttl()
+            }
+
+            /// The error that is pending on the socket, which is cleared.
+            ///
+            /// # Errors
+            ///
+            /// The kernel's, when it cannot be asked.
+            pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+                self.source.io().take_error()
+            }
+
+            /// Whether operations return [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting.
+            ///
+            /// It is a property of this handle; the descriptor is in non-blocking mode in any case.
+            ///
+            /// # Errors
+            ///
+            /// None; std's signature.
+            pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+                self.source.set_nonblocking(nonblocking);
+                Ok(())
+            }
+        }
+    };
+}
+use socket_accessors;
+
 /// The conversions that a green socket shares with std's socket of the same name.
 macro_rules! descriptor_conversions {
     ($socket:ident) => {

@@ -7,7 +7,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use super::{SocketAddr, ToSocketAddrs, descriptor_conversions, each_addr};
+use super::{SocketAddr, ToSocketAddrs, descriptor_conversions, each_addr, socket_accessors};
 use crate::clock::Deadline;
 use crate::hub::{self, Direction, Drained, Source};
 use crate::sys;
@@ -166,45 +166,6 @@ impl TcpStream {
         self.source.io().nodelay()
     }
 
-    /// Sets the time-to-live of this socket's packets, in hops.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's.
-    pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
-        self.source.io().set_ttl(ttl)
-    }
-
-    /// The time-to-live of this socket's packets, in hops.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's.
-    pub fn ttl(&self) -> io::Result<u32> {
-        self.source.io().ttl()
-    }
-
-    /// The error that is pending on the socket, which is cleared.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's, when it cannot be asked.
-    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        self.source.io().take_error()
-    }
-
-    /// Whether operations return [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting.
-    ///
-    /// It is a property of this handle; the descriptor is in non-blocking mode in any case.
-    ///
-    /// # Errors
-    ///
-    /// None; std's signature.
-    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
-        self.source.set_nonblocking(nonblocking);
-        Ok(())
-    }
-
     fn timeout(&self, direction: Direction) -> &Cell<Option<Duration>> {
         &self.timeouts[direction as usize]
     }
@@ -296,6 +257,7 @@ impl Write for TcpStream {
     }
 }
 
+socket_accessors!(TcpStream);
 descriptor_conversions!(TcpStream);
 
 impl fmt::Debug for TcpStream {
