@@ -274,6 +274,30 @@ fn more_buffers_than_the_kernel_takes_at_once_are_neither_full_nor_empty() {
     });
 }
 
+/// How many descriptors this process's hubs watch.
+fn watched() -> usize {
+    let infos = std::fs::read_dir("/proc/self/fdinfo").unwrap();
+    let infos = infos.filter_map(|info| std::fs::read_to_string(info.ok()?.path()).ok());
+    infos.map(|info| info.lines().filter(|line| line.starts_with("tfd:")).count()).sum()
+}
+
+#[test]
+fn a_socket_that_is_gone_is_watched_no_more_though_its_file_lives_on() {
+    guarded(|| {
+        for goes_to_std in [false, true] {
+            let (_near, far) = pair();
+            let clone = far.try_clone().unwrap();
+            let before = watched();
+            far.set_read_timeout(Some(MS)).unwrap();
+            assert!((&far).read(&mut [0; 8]).is_err());
+            assert_eq!(watched(), before + 1);
+            let kept = goes_to_std.then_some(far).map(std::net::TcpStream::from);
+            assert_eq!(watched(), before);
+            drop((clone, kept));
+        }
+    });
+}
+
 #[test]
 fn a_number_that_is_used_again_gets_no_events_of_the_socket_before() {
     guarded(|| {
