@@ -195,5 +195,5 @@ pub(super) fn current() -> Rc<Block> {
 
 /// Whether the thread has, or can still have, a current greenlet.
 pub(super) fn is_alive() -> bool {
-    transfer::try_current().is_some() || GUARD.try_with(|_| ()).is_ok()
+    !transfer::current_ptr().is_null() || GUARD.try_with(|_| ()).is_ok()
 }

@@ -34,7 +34,7 @@ use crate::timers::Timers;
 pub(crate) use current::{current, try_current};
 use fd::FdTable;
 pub(crate) use fd::{Direction, Drained, Source};
-use run_queue::RunQueue;
+use run_queue::{Next, RunQueue};
 pub(crate) use run_queue::{WaitId, WaitsFor};
 pub(crate) use waiter::Wait;
 
@@ -71,6 +71,8 @@ pub(crate) struct Hub {
     events: RefCell<Events>,
     fds: RefCell<FdTable>,
     mainloop: RefCell<Option<Greenlet<Wake>>>,
+    /// Whether the mainloop is the current greenlet.
+    in_mainloop: Cell<bool>,
     /// Hand-overs that are left before the mainloop's turn.
     budget: Cell<u32>,
     /// Operations that are left before the current greenlet has to yield.
@@ -89,6 +91,7 @@ impl Hub {
             events: RefCell::new(Events::new()),
             fds: RefCell::default(),
             mainloop: RefCell::new(None),
+            in_mainloop: Cell::new(false),
             budget: Cell::new(BUDGET),
             io_budget: Cell::new(IO_BUDGET),
             closed: Cell::new(false),
@@ -110,10 +113,7 @@ impl Hub {
 
     /// Makes a new greenlet runnable for the first time.
     pub(crate) fn start(&self, greenlet: Greenlet<Wake>) {
-        let mut run_queue = self.run_queue.borrow_mut();
-        let id = run_queue.begin(WaitsFor::Start);
-        run_queue.park(id, greenlet);
-        run_queue.wake(id, Wake::Start);
+        self.run_queue.borrow_mut().push(greenlet, Wake::Start, None);
     }
 
     /// The greenlet that runs the loop; made when there is none yet or the last one died of a
@@ -144,8 +144,7 @@ impl Hub {
     /// Called before the current greenlet parks.
     fn may_block(&self) {
         greenlet::raise_pending_kill();
-        let mainloop = self.mainloop.borrow();
-        let in_mainloop = mainloop.as_ref().is_some_and(Greenlet::is_current);
+        let in_mainloop = self.in_mainloop.get();
         assert!(!in_mainloop, "do not call blocking functions from the mainloop");
     }
 
@@ -189,15 +188,28 @@ impl Hub {
     /// it is not the current one itself, and it is not the mainloop's turn.
     fn next_for_hand_over(&self) -> Option<(Greenlet<Wake>, Wake)> {
         let left = self.budget.get().checked_sub(1)?;
-        let accept = |next: &Greenlet<Wake>| next.is_started() && !next.is_current();
-        let next = self.run_queue.borrow_mut().next_if(accept)?;
+        let next = self.next_if(|next| next.is_started() && !next.is_current())?;
         self.budget.set(left);
         Some(next)
     }
 
+    /// The first in the queue that waits for its turn, if `accept` takes it.
+    #[inline]
+    fn next_if(&self, accept: impl Fn(&Greenlet<Wake>) -> bool) -> Option<(Greenlet<Wake>, Wake)> {
+        loop {
+            let next = self.run_queue.borrow_mut().next_if(&accept);
+            match next {
+                Next::Run(greenlet, wake) => return Some((greenlet, wake)),
+                Next::Stale(greenlet) => drop(greenlet),
+                Next::Nothing => return None,
+            }
+        }
+    }
+
     /// The mainloop.
     fn run(self: &Rc<Self>, creator: Greenlet<Wake>) -> Wake {
-        let_run(creator, Wake::Start);
+        let _leaves = LeavesMainloop(self);
+        self.let_run(creator, Wake::Start);
         loop {
             self.fire_timers();
             self.run_ready();
@@ -210,9 +222,8 @@ impl Hub {
         self.budget.set(BUDGET);
         while let Some(left) = self.budget.get().checked_sub(1) {
             self.budget.set(left);
-            let next = self.run_queue.borrow_mut().next_if(|_| true);
-            let Some((greenlet, wake)) = next else { break };
-            let_run(greenlet, wake);
+            let Some((greenlet, wake)) = self.next_if(|_| true) else { break };
+            self.let_run(greenlet, wake);
         }
     }
 
@@ -272,20 +283,32 @@ impl Hub {
             }
         }
     }
+
+    /// Leaves the mainloop for another greenlet. What ends here as a child of the mainloop disturbs
+    /// nobody.
+    fn let_run(&self, greenlet: Greenlet<Wake>, wake: Wake) {
+        self.in_mainloop.set(false);
+        let back = catch_unwind(AssertUnwindSafe(|| greenlet.switch_into(wake)));
+        self.in_mainloop.set(true);
+        match back {
+            // A green thread has ended, or hands over; or there was nobody to run, as it ended or
+            // was abandoned when its turn came.
+            Ok(_) => {}
+            // The mainloop itself has to end.
+            Err(payload) if payload.is::<GreenletExit>() => resume_unwind(payload),
+            // A child's panic, which the panic hook has reported: of a destructor after the end of
+            // a green thread, or of a greenlet that outlived the green thread which made it. Its
+            // own destructor might panic.
+            Err(payload) => std::mem::forget(payload),
+        }
+    }
 }
 
-/// Leaves the mainloop for another greenlet. What ends here as a child of the mainloop disturbs
-/// nobody.
-fn let_run(greenlet: Greenlet<Wake>, wake: Wake) {
-    match catch_unwind(AssertUnwindSafe(|| greenlet.switch_into(wake))) {
-        Ok(Ok(_) | Err(SwitchError::Exited)) => {}
-        // Nobody to run: it ended, or was abandoned, as its turn came.
-        Ok(Err(_)) => {}
-        // The mainloop itself has to end.
-        Err(payload) if payload.is::<GreenletExit>() => resume_unwind(payload),
-        // A child's panic, which the panic hook has reported: of a destructor after the end of a
-        // green thread, or of a greenlet that outlived the green thread which made it. Its own
-        // destructor might panic.
-        Err(payload) => std::mem::forget(payload),
+/// Notes that the mainloop is not the current greenlet any more when it ends, by a panic too.
+struct LeavesMainloop<'a>(&'a Hub);
+
+impl Drop for LeavesMainloop<'_> {
+    fn drop(&mut self) {
+        self.0.in_mainloop.set(false);
     }
 }

@@ -13,17 +13,18 @@ use crate::timers::TimerId;
 
 /// A wait that has begun. Dropping it ends it: after that, and when its greenlet is killed,
 /// wake-ups for it do nothing and its timer is gone.
-pub(crate) struct Wait {
-    hub: Rc<Hub>,
+pub(crate) struct Wait<'a> {
+    hub: &'a Rc<Hub>,
     id: WaitId,
     timer: Option<TimerId>,
 }
 
-impl Wait {
+impl<'a> Wait<'a> {
     /// Begins a wait of the current greenlet.
-    pub(crate) fn begin(hub: &Rc<Hub>, waits_for: WaitsFor) -> Self {
+    #[inline]
+    pub(crate) fn begin(hub: &'a Rc<Hub>, waits_for: WaitsFor) -> Self {
         let id = hub.run_queue.borrow_mut().begin(waits_for);
-        Self { hub: Rc::clone(hub), id, timer: None }
+        Self { hub, id, timer: None }
     }
 
     /// What to wake this wait by.
@@ -35,11 +36,11 @@ impl Wait {
     ///
     /// # Panics
     ///
-    /// With a kill that reached the greenlet when it could not unwind. When the current greenlet is the
-    /// hub's own loop. And with a report of all that wait, in the
-    /// main greenlet, when nothing can ever wake any of them.
+    /// With a kill that reached the greenlet when it could not unwind. When the current greenlet is
+    /// the hub's own loop. And with a report of all that wait, in the main greenlet, when nothing
+    /// can ever wake any of them.
     pub(crate) fn park(mut self, deadline: Deadline) -> Wake {
-        let hub = Rc::clone(&self.hub);
+        let hub = self.hub;
         if hub.closed.get() {
             return Wake::Closed;
         }
@@ -51,9 +52,10 @@ impl Wait {
         hub.switch_away()
     }
 
-    /// Parks, and stands in the queue of runnable greenlets from the start.
+    /// Stands in the queue of runnable greenlets from the start, and lets those before it run.
+    #[inline]
     pub(crate) fn yield_now(self) -> Wake {
-        let hub = Rc::clone(&self.hub);
+        let hub = self.hub;
         if hub.closed.get() {
             return Wake::Closed;
         }
@@ -63,18 +65,21 @@ impl Wait {
     }
 
     /// Makes the current greenlet runnable at its next turn, for one that is about to leave.
+    #[inline]
     pub(crate) fn stand_in_queue(&self) {
-        let mut run_queue = self.hub.run_queue.borrow_mut();
-        run_queue.park(self.id, greenlet::current());
-        run_queue.wake(self.id, Wake::Ready);
+        let current = greenlet::current();
+        self.hub.run_queue.borrow_mut().push(current, Wake::Ready, Some(self.id));
     }
 }
 
-impl Drop for Wait {
+impl Drop for Wait<'_> {
+    #[inline]
     fn drop(&mut self) {
         if let Some(timer) = self.timer {
             self.hub.timers.borrow_mut().cancel(timer);
         }
-        self.hub.run_queue.borrow_mut().end(self.id);
+        let parked = self.hub.run_queue.borrow_mut().end(self.id);
+        // Not while the queue is borrowed.
+        drop(parked);
     }
 }
