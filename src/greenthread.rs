@@ -194,7 +194,32 @@ struct Shared<R> {
     greenlet: RefCell<Option<Greenlet<Wake>>>,
     /// When it has ended, until the result is moved out.
     outcome: RefCell<Option<thread::Result<R>>>,
-    waiters: RefCell<Vec<WaitId>>,
+    waiters: RefCell<Waiters>,
+}
+
+/// Who waits for a green thread to end. One waiter, the common case, takes no memory of its own.
+#[derive(Default)]
+struct Waiters {
+    first: Option<WaitId>,
+    others: Vec<WaitId>,
+}
+
+impl Waiters {
+    fn add(&mut self, id: WaitId) {
+        if self.first.is_none() && self.others.is_empty() {
+            self.first = Some(id);
+        } else {
+            self.others.push(id);
+        }
+    }
+
+    fn remove(&mut self, id: WaitId) {
+        if self.first == Some(id) {
+            self.first = None;
+        } else {
+            self.others.retain(|other| *other != id);
+        }
+    }
 }
 
 impl<R> Shared<R> {
@@ -202,7 +227,7 @@ impl<R> Shared<R> {
         Self {
             greenlet: RefCell::new(None),
             outcome: RefCell::new(None),
-            waiters: RefCell::new(Vec::new()),
+            waiters: RefCell::default(),
         }
     }
 
@@ -210,8 +235,10 @@ impl<R> Shared<R> {
     fn end(&self, outcome: thread::Result<R>) {
         *self.outcome.borrow_mut() = Some(outcome);
         drop(self.greenlet.take());
-        for waiter in self.waiters.take() {
-            if let Ok(hub) = hub::try_current() {
+        let Waiters { first, others } = self.waiters.take();
+        // In the order in which they came.
+        for waiter in first.into_iter().chain(others) {
+            if let Some(hub) = hub::current() {
                 hub.wake(waiter, Wake::Ready);
             }
         }
@@ -233,20 +260,20 @@ impl<R> Shared<R> {
 
 /// A wait in a list of waiters, until it is over: a waiter may be killed before it is woken.
 struct Waiting<'a> {
-    waiters: &'a RefCell<Vec<WaitId>>,
+    waiters: &'a RefCell<Waiters>,
     id: WaitId,
 }
 
 impl<'a> Waiting<'a> {
-    fn new(waiters: &'a RefCell<Vec<WaitId>>, id: WaitId) -> Self {
-        waiters.borrow_mut().push(id);
+    fn new(waiters: &'a RefCell<Waiters>, id: WaitId) -> Self {
+        waiters.borrow_mut().add(id);
         Self { waiters, id }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.waiters.borrow_mut().retain(|id| *id != self.id);
+        self.waiters.borrow_mut().remove(self.id);
     }
 }
 

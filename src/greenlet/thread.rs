@@ -79,20 +79,8 @@ impl Thread {
     /// Lets go of orphans that run no more, so that those that wait are killed, and of survivors
     /// that have ended after all.
     pub(super) fn reap(&self) {
-        if !self.orphans.borrow().is_empty() {
-            let orphans = self.orphans.take();
-            let (running, left): (Vec<_>, Vec<_>) =
-                orphans.into_iter().partition(|orphan| orphan.is_current());
-            self.orphans.borrow_mut().extend(running);
-            drop(left);
-        }
-        if !self.survivors.borrow().is_empty() {
-            let survivors = self.survivors.take();
-            let (living, dead): (Vec<_>, Vec<_>) =
-                survivors.into_iter().partition(|survivor| !survivor.is_dead());
-            self.survivors.borrow_mut().extend(living);
-            drop(dead);
-        }
+        drop_unless(&self.orphans, |orphan| orphan.is_current());
+        drop_unless(&self.survivors, |survivor| !survivor.is_dead());
     }
 
     /// The greenlets that are not dead, the youngest first.
@@ -101,6 +89,16 @@ impl Thread {
         let mut living: Vec<_> = living.iter().filter_map(Weak::upgrade).collect();
         living.sort_by_key(|block| std::cmp::Reverse(block.id));
         living
+    }
+}
+
+/// Drops the handles that are not to be kept, one by one: what is dropped may add others.
+fn drop_unless(handles: &RefCell<Vec<Handle>>, keep: impl Fn(&Handle) -> bool) {
+    loop {
+        let found = handles.borrow().iter().position(|handle| !keep(handle));
+        let Some(index) = found else { break };
+        let handle = handles.borrow_mut().swap_remove(index);
+        drop(handle);
     }
 }
 

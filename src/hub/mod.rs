@@ -213,6 +213,10 @@ impl Hub {
         loop {
             self.fire_timers();
             self.run_ready();
+            if self.closed.get() {
+                // Told to end when it could not unwind, as a destructor waits that never ends.
+                return Wake::Ended;
+            }
             self.poll();
         }
     }
@@ -288,7 +292,11 @@ impl Hub {
     /// nobody.
     fn let_run(&self, greenlet: Greenlet<Wake>, wake: Wake) {
         self.in_mainloop.set(false);
-        let back = catch_unwind(AssertUnwindSafe(|| greenlet.switch_into(wake)));
+        let back = catch_unwind(AssertUnwindSafe(|| {
+            // A new one is held until it first comes back: often that is its end, and then its
+            // block is freed right here.
+            if wake == Wake::Start { greenlet.switch(wake) } else { greenlet.switch_into(wake) }
+        }));
         self.in_mainloop.set(true);
         match back {
             // A green thread has ended, or hands over; or there was nobody to run, as it ended or

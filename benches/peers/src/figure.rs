@@ -1,0 +1,108 @@
+//! The figures by name, and the targets that they are judged by.
+
+use std::fmt;
+
+/// One thing that is measured of stolon and of its peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Figure {
+    Machine,
+    /// Suspended so many frames below the body: 0, 2 or 8.
+    Switch(usize),
+    Ring {
+        count: usize,
+        shuffled: bool,
+    },
+    Stagger(usize),
+    SpawnJoin(usize),
+    Yield(usize),
+    Parked(usize),
+}
+
+/// What of stolon a peer is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ours {
+    /// The switch in `asm/`, without a library around it.
+    Machine,
+    /// Greenlets, resumed by a driver.
+    Greenlet,
+    /// Greenlets that switch to each other.
+    HandOver,
+    /// Green threads.
+    GreenThread,
+}
+
+impl fmt::Display for Ours {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Machine => "machine layer",
+            Self::Greenlet => "greenlet",
+            Self::HandOver => "greenlet, hand-over",
+            Self::GreenThread => "green thread",
+        })
+    }
+}
+
+impl Figure {
+    pub fn parse(name: &str) -> Option<Self> {
+        let (kind, detail) = name.split_once('.')?;
+        let count = || detail.parse().ok().filter(|&count| count > 0);
+        Some(match (kind, detail) {
+            ("switch", "machine") => Self::Machine,
+            ("switch", "flat") => Self::Switch(0),
+            ("switch", "depth2") => Self::Switch(2),
+            ("switch", "depth8") => Self::Switch(8),
+            ("ring", _) => Self::Ring { count: count()?, shuffled: false },
+            ("ring_shuffled", _) => Self::Ring { count: count()?, shuffled: true },
+            ("stagger", _) => Self::Stagger(count()?),
+            ("spawn_join", "one") => Self::SpawnJoin(1),
+            ("spawn_join", _) => Self::SpawnJoin(detail.strip_prefix("batch")?.parse().ok()?),
+            ("yield", _) => Self::Yield(count()?),
+            ("parked_bytes", _) => Self::Parked(count()?),
+            _ => return None,
+        })
+    }
+
+    /// How often what is measured happens in one iteration of a coroutine's or scheduler's
+    /// contender.
+    pub fn per_iteration(self, ours: Ours) -> usize {
+        match (self, ours) {
+            (Self::Machine | Self::Switch(_), _) => 2,
+            (Self::Ring { count, .. }, Ours::GreenThread | Ours::HandOver) => count,
+            (Self::Ring { count, .. } | Self::Stagger(count), _) => 2 * count,
+            (Self::SpawnJoin(count) | Self::Yield(count) | Self::Parked(count), _) => count,
+        }
+    }
+
+    /// The most that the ratio to a peer may be.
+    pub fn target(self, ours: Ours, peer: &str) -> Option<f64> {
+        Some(match (self, ours, peer) {
+            (Self::Machine, Ours::Machine, "corosensei") => 1.0,
+            (Self::Switch(0), _, "corosensei") => 1.5,
+            (Self::Switch(2), _, "corosensei") => 0.4,
+            (Self::Switch(8), _, "corosensei") => 0.5,
+            (Self::Ring { count: 1_000, shuffled: false }, Ours::Greenlet, "corosensei") => 0.5,
+            (Self::Ring { count: 100_000, .. }, Ours::Greenlet, "corosensei") => 0.5,
+            (Self::SpawnJoin(1), Ours::GreenThread, "tokio") => 0.25,
+            (Self::Yield(2), _, "tokio") => 0.1,
+            (Self::Yield(2), _, "may") => 0.2,
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Machine => write!(f, "switch.machine"),
+            Self::Switch(0) => write!(f, "switch.flat"),
+            Self::Switch(depth) => write!(f, "switch.depth{depth}"),
+            Self::Ring { count, shuffled: false } => write!(f, "ring.{count}"),
+            Self::Ring { count, shuffled: true } => write!(f, "ring_shuffled.{count}"),
+            Self::Stagger(count) => write!(f, "stagger.{count}"),
+            Self::SpawnJoin(1) => write!(f, "spawn_join.one"),
+            Self::SpawnJoin(count) => write!(f, "spawn_join.batch{count}"),
+            Self::Yield(count) => write!(f, "yield.{count}"),
+            Self::Parked(count) => write!(f, "parked_bytes.{count}"),
+        }
+    }
+}
