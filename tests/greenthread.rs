@@ -303,6 +303,28 @@ fn a_sleep_that_never_ends_does_not_keep_others_waiting() {
     });
 }
 
+#[test]
+fn waiters_go_on_in_the_order_in_which_they_came_whoever_was_killed() {
+    guarded(|| {
+        let log = Log::default();
+        let awaited = Rc::new(spawn(|| sleep(2 * MS)));
+        let wait = |name: &'static str| {
+            let (log, awaited) = (log.clone(), Rc::clone(&awaited));
+            spawn(move || {
+                awaited.wait();
+                log.note(name);
+            })
+        };
+        let first = wait("first");
+        let mut waiters: Vec<_> = ["second", "third"].map(wait).into();
+        sleep(NOW);
+        first.kill();
+        waiters.push(wait("fourth"));
+        waiters.iter().for_each(GreenThread::wait);
+        assert_eq!(log.take(), "second third fourth");
+    });
+}
+
 // What they are made with.
 
 #[test]

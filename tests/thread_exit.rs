@@ -143,6 +143,23 @@ fn without_killall_what_waits_is_not_unwound_and_what_never_started_is_dropped()
 }
 
 #[test]
+fn a_thread_ends_at_once_though_a_destructor_waits() {
+    alone(|| {
+        let said = on_a_thread_that_ends(|sender| {
+            spawn(|| sleep(server::PATIENCE));
+            let victim = spawn(|| {
+                let _sleeps = OnDrop(|| sleep(server::PATIENCE));
+                sleep(HOUR);
+            });
+            sleep(NOW);
+            victim.kill();
+            spawn(move || sender.send("never").unwrap());
+        });
+        assert_eq!(said, [""; 0]);
+    });
+}
+
+#[test]
 fn a_reference_into_a_thread_local_is_not_used_when_that_is_gone() {
     alone(|| {
         static OUTLIVED: AtomicBool = AtomicBool::new(false);

@@ -228,6 +228,9 @@ impl Hub {
             self.budget.set(left);
             let Some((greenlet, wake)) = self.next_if(|_| true) else { break };
             self.let_run(greenlet, wake);
+            if self.closed.get() {
+                break;
+            }
         }
     }
 
