@@ -150,6 +150,23 @@ fn two_that_kill_each_other_both_end() {
     });
 }
 
+#[test]
+fn a_kill_is_not_lost_while_another_waits_in_its_destructor() {
+    guarded(|| {
+        let slow = spawn(|| {
+            let _slow = OnDrop(|| sleep(20 * MS));
+            sleep(HOUR);
+        });
+        let victim = spawn(|| sleep(HOUR));
+        sleep(NOW);
+        slow.kill();
+        // It cannot unwind now: whether a greenlet unwinds is known by thread only.
+        victim.kill();
+        assert!(was_killed(&slow));
+        assert!(was_killed(&victim));
+    });
+}
+
 // What is left of a wait.
 
 #[test]

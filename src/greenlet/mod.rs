@@ -179,6 +179,11 @@ impl<T: 'static> Greenlet<T> {
         transfer::switch_into(self.handle, value)
     }
 
+    /// Whether it was killed when it could not unwind, and has not been since.
+    pub(crate) fn has_pending_kill(&self) -> bool {
+        self.handle.kill_is_pending.get()
+    }
+
     /// Has this greenlet unwound when its thread exits. Its code must hold no reference into a
     /// thread-local value of the user's while it is suspended.
     pub(crate) fn end_with_thread(&self) {

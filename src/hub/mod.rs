@@ -25,6 +25,7 @@ use std::fmt::Write;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
+use std::thread;
 use std::time::Duration;
 
 use crate::clock::{Clock, Deadline};
@@ -73,6 +74,8 @@ pub(crate) struct Hub {
     mainloop: RefCell<Option<Greenlet<Wake>>>,
     /// Whether the mainloop is the current greenlet.
     in_mainloop: Cell<bool>,
+    /// Who was killed and could not unwind.
+    late_kills: RefCell<Vec<Greenlet<Wake>>>,
     /// Hand-overs that are left before the mainloop's turn.
     budget: Cell<u32>,
     /// Operations that are left before the current greenlet has to yield.
@@ -92,6 +95,7 @@ impl Hub {
             fds: RefCell::default(),
             mainloop: RefCell::new(None),
             in_mainloop: Cell::new(false),
+            late_kills: RefCell::default(),
             budget: Cell::new(BUDGET),
             io_budget: Cell::new(IO_BUDGET),
             closed: Cell::new(false),
@@ -179,8 +183,24 @@ impl Hub {
         wait.stand_in_queue();
         // Else it was dead already, or this greenlet's turn has come.
         let ended_here = matches!(victim.exit_now::<Wake>(), Some(Ok(Wake::Ended) | Err(_)));
+        if victim.has_pending_kill() {
+            self.late_kills.borrow_mut().push(victim.clone());
+        }
         if ended_here {
             self.switch_away();
+        }
+    }
+
+    /// Kills again those who could not unwind when they were killed, as they or another greenlet of
+    /// the thread was unwinding.
+    fn kill_late(&self) {
+        if self.late_kills.borrow().is_empty() || thread::panicking() {
+            return;
+        }
+        for victim in self.late_kills.take() {
+            if victim.has_pending_kill() && !victim.is_dead() {
+                self.leave_for(|| victim.exit_now());
+            }
         }
     }
 
@@ -213,6 +233,7 @@ impl Hub {
         loop {
             self.fire_timers();
             self.run_ready();
+            self.kill_late();
             if self.closed.get() {
                 // Told to end when it could not unwind, as a destructor waits that never ends.
                 return Wake::Ended;
@@ -291,15 +312,20 @@ impl Hub {
         }
     }
 
-    /// Leaves the mainloop for another greenlet. What ends here as a child of the mainloop disturbs
-    /// nobody.
+    /// Leaves the mainloop for a greenlet whose turn has come.
     fn let_run(&self, greenlet: Greenlet<Wake>, wake: Wake) {
+        // A new one is held until it first comes back: often that is its end, and then its block is
+        // freed right here.
+        self.leave_for(|| match wake {
+            Wake::Start => Some(greenlet.switch(wake)),
+            _ => Some(greenlet.switch_into(wake)),
+        });
+    }
+
+    /// Leaves the mainloop by `switch`. What ends here as a child of the mainloop disturbs nobody.
+    fn leave_for(&self, switch: impl FnOnce() -> Option<Result<Wake, SwitchError<Wake>>>) {
         self.in_mainloop.set(false);
-        let back = catch_unwind(AssertUnwindSafe(|| {
-            // A new one is held until it first comes back: often that is its end, and then its
-            // block is freed right here.
-            if wake == Wake::Start { greenlet.switch(wake) } else { greenlet.switch_into(wake) }
-        }));
+        let back = catch_unwind(AssertUnwindSafe(switch));
         self.in_mainloop.set(true);
         match back {
             // A green thread has ended, or hands over; or there was nobody to run, as it ended or

@@ -43,6 +43,17 @@ pub(crate) fn is_in_progress(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EINTR))
 }
 
+/// Lets as many connections wait to be accepted as the system allows (`net.core.somaxconn`).
+///
+/// # Errors
+///
+/// The kernel's.
+pub(crate) fn raise_backlog(listener: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no pointers.
+    syscall!(listen(listener.as_raw_fd(), libc::c_int::MAX))?;
+    Ok(())
+}
+
 /// Accepts a connection, non-blocking and closed on exec.
 ///
 /// # Errors

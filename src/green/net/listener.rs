@@ -32,12 +32,15 @@ pub struct TcpListener {
 
 impl TcpListener {
     /// Binds to the first of the addresses that can be bound to, and listens; `SO_REUSEADDR` is set.
+    /// As many connections as the system allows wait to be accepted, where std has 128.
     ///
     /// # Errors
     ///
     /// As [`std::net::TcpListener::bind`].
     pub fn bind<A: ToSocketAddrs>(addr: A) -> io::Result<Self> {
-        Ok(Self::from(std::net::TcpListener::bind(addr)?))
+        let listener = std::net::TcpListener::bind(addr)?;
+        sys::net::raise_backlog(listener.as_fd())?;
+        Ok(Self::from(listener))
     }
 
     fn from_nonblocking(listener: std::net::TcpListener) -> Self {
