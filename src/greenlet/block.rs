@@ -9,6 +9,7 @@
 //!
 //! So a greenlet other than the current one can be resumed exactly when `awaits` is not `Nothing`,
 //! and then only with a value of that type.
+#![allow(unsafe_code)]
 
 use std::any::TypeId;
 use std::cell::{Cell, UnsafeCell};
@@ -20,7 +21,7 @@ use super::exit;
 use super::thread::Thread;
 use super::transfer;
 use crate::arch::Context;
-use crate::stack::Stack;
+use crate::stack::{Span, Stack, overflow};
 
 /// The type that nobody sends: what a dead greenlet awaits.
 enum Nothing {}
@@ -53,7 +54,7 @@ pub(super) struct Block {
     /// dead has at least one, or is leaked: so its block and stack are there when it is resumed.
     handles: Cell<usize>,
     /// Given back when it ends. A root has none: it runs on the thread's own.
-    pub(super) stack: Cell<Option<Stack>>,
+    stack: Cell<Option<Stack>>,
     pub(super) thread: Rc<Thread>,
     pub(super) name: Option<Box<str>>,
     /// Counts up over a thread's life; 0 is the root.
@@ -122,9 +123,51 @@ impl Block {
         self.set_takes::<Nothing>();
     }
 
+    /// Gives it the stack that it will run on.
+    pub(super) fn set_stack(&self, stack: Stack) {
+        self.stack.set(Some(stack));
+    }
+
+    /// Takes its stack away for good.
+    pub(super) fn take_stack(&self) -> Option<Stack> {
+        self.stack.take()
+    }
+
+    /// Where its stack lies; none for a thread's root, and when it is dead.
+    pub(super) fn stack_span(&self) -> Option<Span> {
+        // SAFETY: blocks are not `Sync`, and nothing below writes to the cell: `span` only reads.
+        // A signal handler that asks does so for the current greenlet, and the cell is not written
+        // while its greenlet is current: `set_stack` comes before it starts, `take_stack` after
+        // another has become current.
+        unsafe { &*self.stack.as_ptr() }.as_ref().map(Stack::span)
+    }
+
     /// Whether it can be resumed, one way or another.
     pub(super) fn waits(&self) -> bool {
         !self.takes::<Nothing>() && !self.is_current()
+    }
+}
+
+/// Has a greenlet that runs over its stack named before the process ends.
+pub(super) fn report_overflows() {
+    // SAFETY: `describe_current` reads a thread-local word that has neither an initialiser nor a
+    // destructor, and through it what is not written while its greenlet is current: the stack
+    // (`stack_span`), the name and the number, which never change. `format_args` allocates nothing.
+    unsafe { overflow::report(describe_current) }
+}
+
+/// Passes on the stack of the current greenlet, and what to call it. Runs in a signal handler.
+fn describe_current(tell: &dyn Fn(Span, fmt::Arguments<'_>)) {
+    let block = transfer::current_ptr();
+    if block.is_null() {
+        return;
+    }
+    // SAFETY: the current greenlet's block is alive (`transfer::try_current`).
+    let block = unsafe { &*block };
+    let Some(span) = block.stack_span() else { return };
+    match &block.name {
+        Some(name) => tell(span, format_args!("{name}")),
+        None => tell(span, format_args!("#{}", block.id)),
     }
 }
 

@@ -96,7 +96,7 @@ where
     unsafe { record.cast::<Record<T, F>>().write(content) };
     // SAFETY: an unstarted block's context is nobody else's.
     unsafe { (*block.context.get()).prepare(record, entry::<T, F>, record.cast()) };
-    block.stack.set(Some(stack));
+    block.set_stack(stack);
     block.set_takes::<T>();
     Ok(())
 }
@@ -169,7 +169,7 @@ fn deliver<T: 'static>(block: &Block, outcome: Outcome<T>, result: *mut T) -> De
     drop(to);
     // Last of all: a stack taken from here on could be this one, and none is before we are off it.
     // The arenas stay, as the block refers to its thread.
-    drop(block.stack.take());
+    drop(block.take_stack());
     departure
 }
 

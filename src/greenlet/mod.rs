@@ -37,6 +37,7 @@
 //! | the parent is dead | its parent takes its place, and so on up to the root |
 //! | the thread exits | what never started is dropped; what did is not unwound but leaked, stack included: [`killall`] first ends it in good order |
 //! | killed while it unwinds | its pending switch returns [`SwitchError::Exited`]: it cannot unwind twice; if it lives on, the kill comes when it next blocks |
+//! | it runs over its stack | its name and its stack's size go to stderr, and the process aborts |
 //! | `panic = "abort"` | a suspended greenlet cannot be unwound: dropping it leaks it, stack included |
 //!
 //! # What not to do
@@ -164,6 +165,32 @@ impl<T: 'static> Greenlet<T> {
     /// The name it was given, if any.
     pub fn name(&self) -> Option<&str> {
         self.handle.name.as_deref()
+    }
+
+    /// How much of its stack has ever been used, in bytes, for choosing
+    /// [`stack_bytes`](Builder::stack_bytes). None for a thread's root, for a dead greenlet, and
+    /// where the kernel does not tell.
+    ///
+    /// It is the distance from the top of the stack to the deepest page that is in memory. So it
+    /// counts whole pages, leaves out what was swapped out, and is all of the stack in a process that
+    /// locks its memory ([`mlockall(2)`]). A stack is used again when its greenlet has ended, and
+    /// keeps its pages for a while: then this tells how deep any of its greenlets has been. For a
+    /// number of this greenlet's own, make it on a new thread, whose stacks are all new, and before
+    /// any other has ended.
+    ///
+    /// ```
+    /// use stolon::greenlet::{self, Greenlet};
+    ///
+    /// let deep = Greenlet::new(|()| {
+    ///     std::hint::black_box([1u8; 50_000]);
+    ///     println!("{:?} bytes of stack", greenlet::current::<()>().stack_used());
+    /// });
+    /// deep.switch(()).unwrap();
+    /// ```
+    ///
+    /// [`mlockall(2)`]: https://man7.org/linux/man-pages/man2/mlock.2.html
+    pub fn stack_used(&self) -> Option<usize> {
+        self.handle.stack_span()?.used_bytes()
     }
 
     /// The same greenlet as one to send values of another type to. Whether it takes them is checked

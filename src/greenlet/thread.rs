@@ -4,9 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::{Rc, Weak};
 
-use super::block::{Block, Handle, Stage};
+use super::block::{self, Block, Handle, Stage};
 use super::{exit, transfer};
 use crate::stack::Arenas;
+use crate::stack::overflow::SignalStack;
 
 /// How often [`killall`] looks for greenlets that destructors have made meanwhile.
 const MAX_KILL_ROUNDS: usize = 4;
@@ -110,6 +111,8 @@ thread_local! {
 struct Guard {
     /// A handle, so that the root is never without one.
     root: Handle,
+    /// Where a greenlet that runs over its stack is reported from. Given back last.
+    _signal_stack: Option<SignalStack>,
 }
 
 impl Guard {
@@ -118,7 +121,8 @@ impl Guard {
         let thread = Rc::new(Thread::new(arenas));
         let root = Rc::new(Block::new(thread, None, Stage::Started));
         transfer::enter_root(Rc::clone(&root));
-        Self { root: Handle::new(root) }
+        block::report_overflows();
+        Self { root: Handle::new(root), _signal_stack: SignalStack::ensure() }
     }
 }
 
@@ -137,6 +141,8 @@ impl Drop for Guard {
         let is_ours = |greenlet: &Rc<Block>| {
             greenlet.stage.get() == Stage::Unstarted || greenlet.ends_with_thread.get()
         };
+        // std has taken its own back by now, and destructors are about to run.
+        let _signal_stack = SignalStack::ensure();
         let (ours, theirs): (Vec<_>, Vec<_>) = root.thread.living().into_iter().partition(is_ours);
         theirs.iter().for_each(exit::abandon);
         for greenlet in ours {

@@ -208,7 +208,7 @@ impl Arena {
     }
 }
 
-fn guard_bytes() -> usize {
+pub(super) fn guard_bytes() -> usize {
     GUARD_BYTES.next_multiple_of(memory::page_bytes())
 }
 

@@ -14,10 +14,12 @@
 //! compete for the same few cache sets; it never costs a second page.
 
 mod arena;
+pub(crate) mod overflow;
 
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -121,6 +123,38 @@ impl Stack {
     /// How many bytes can be used below [`top`](Self::top).
     pub(crate) fn usable_bytes(&self) -> usize {
         self.arena.usable_bytes(self.top)
+    }
+
+    /// Where it lies.
+    pub(crate) fn span(&self) -> Span {
+        let top = self.top.addr();
+        Span { bottom: top - self.usable_bytes(), top }
+    }
+}
+
+/// The addresses of a stack: numbers only, which may outlive it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    bottom: usize,
+    top: usize,
+}
+
+impl Span {
+    /// The addresses that fault, below the bottom.
+    fn guard(self) -> Range<usize> {
+        self.bottom - arena::guard_bytes()..self.bottom
+    }
+
+    /// How many bytes its pages have, those of the colour included.
+    fn page_bytes(self) -> usize {
+        (self.top - self.bottom).next_multiple_of(sys::memory::page_bytes())
+    }
+
+    /// How far down from the top there is memory, in bytes, to a whole page. None if the kernel does
+    /// not say.
+    pub(crate) fn used_bytes(self) -> Option<usize> {
+        let lowest = sys::memory::lowest_resident(self.bottom, self.page_bytes()).ok()?;
+        Some(self.top - lowest.unwrap_or(self.top))
     }
 }
 

@@ -68,6 +68,29 @@ pub(crate) unsafe fn give_back(bottom: *mut u8, bytes: usize) -> io::Result<()> 
     Ok(())
 }
 
+/// The lowest address in a page-aligned, mapped range whose page is in memory, if there is one.
+///
+/// # Errors
+///
+/// The kernel's, `ENOMEM` where nothing is mapped.
+pub(crate) fn lowest_resident(bottom: usize, bytes: usize) -> io::Result<Option<usize>> {
+    const PAGES_PER_CALL: usize = 256;
+    let page_bytes = page_bytes();
+    let top = bottom + bytes;
+    for start in (bottom..top).step_by(PAGES_PER_CALL * page_bytes) {
+        let mut pages = [0; PAGES_PER_CALL];
+        let bytes = (top - start).min(PAGES_PER_CALL * page_bytes);
+        // SAFETY: the memory itself is neither read nor written, and `pages` has an element for each
+        // page of the range.
+        syscall!(mincore(std::ptr::without_provenance_mut(start), bytes, pages.as_mut_ptr()))?;
+        // The other bits mean nothing.
+        if let Some(at) = pages.iter().position(|page| page & 1 != 0) {
+            return Ok(Some(start + at * page_bytes));
+        }
+    }
+    Ok(None)
+}
+
 /// Whether the kernel can read memory at `address`, found out without touching it here.
 pub(crate) fn is_readable(address: *const u8) -> bool {
     // The kernel reads the new signal set before it looks at `how`, which is not valid: so the

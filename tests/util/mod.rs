@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod child;
+pub mod crash;
 pub mod leak;
 pub mod server;
 pub mod sockets;
