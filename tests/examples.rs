@@ -2,7 +2,7 @@
 
 mod util;
 
-use util::server::example;
+use util::server::{example, is_emulated};
 
 #[test]
 fn greenlets_prints_what_its_documentation_says() {
@@ -19,4 +19,17 @@ fn greenlets_prints_what_its_documentation_says() {
         .map(|line| format!("{}\n", line.trim_start_matches("//! ")))
         .collect();
     assert_eq!(printed, documented);
+}
+
+#[test]
+fn million_says_what_each_of_as_many_as_asked_for_takes() {
+    let output = example("million").arg("1000").output().expect("the example runs");
+    assert!(output.status.success(), "{output:?}");
+    let printed = String::from_utf8(output.stdout).expect("text");
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines[0], "1000 green threads waited at once, on 65536 bytes of stack each");
+    let first_word = |line: &str| line.split(' ').next().and_then(|n| n.parse::<usize>().ok());
+    let bytes = first_word(lines[1]).expect("a number of bytes");
+    // A page of stack at least, and not the whole of it. An emulator counts its own memory, too.
+    assert!(bytes >= 4096 && (bytes < 65536 || is_emulated()), "{printed}");
 }
