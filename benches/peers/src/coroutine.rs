@@ -13,9 +13,6 @@ pub trait Coroutine: Sized + 'static {
     /// What it needs to be made, and leaves behind.
     type Stack: 'static;
 
-    /// One that was made and not resumed yet, and ends when it is.
-    type Empty: 'static;
-
     /// A stack as the peer makes it.
     fn stack() -> Result<Self::Stack, String>;
 
@@ -28,23 +25,27 @@ pub trait Coroutine: Sized + 'static {
     fn new(stack: Self::Stack, body: Body) -> Self;
 
     fn resume(&mut self, value: usize) -> usize;
+}
+
+/// Coroutines that end.
+pub trait Ending: Coroutine {
+    /// One that was made and not resumed yet, and ends when it is.
+    type Empty: 'static;
 
     fn empty(stack: Self::Stack) -> Self::Empty;
 
-    /// Resumes one that ends, and returns its stack.
+    /// Resumes it, and returns its stack.
     fn run(empty: Self::Empty) -> Self::Stack;
 }
 
 /// The contender of coroutines `C` in a figure; or why there is none.
-pub fn contender<C: Coroutine>(figure: Figure) -> Result<Contender, String> {
+pub fn contender<C: Ending>(figure: Figure) -> Result<Contender, String> {
     let per_iteration = figure.per_iteration(Ours::Greenlet);
     match figure {
-        Figure::Machine => Ok(echo(per_iteration, C::new(C::stack()?, Body::Flat))),
-        Figure::Switch(depth) => {
-            Ok(echo(per_iteration, C::new(C::stack()?, Body::at_depth(depth))))
-        }
+        Figure::Machine => echo::<C>(Body::Flat),
+        Figure::Switch(depth) => echo::<C>(Body::at_depth(depth)),
         Figure::Ring { count, shuffled } => {
-            Ok(ring(per_iteration, many(stacks::<C>(count)?, shuffled)))
+            Ok(ring(per_iteration, many::<C>(stacks::<C>(count)?, shuffled)))
         }
         Figure::SpawnJoin(count) => {
             let stacks: Result<_, _> = (0..count).map(|_| C::stack()).collect();
@@ -66,7 +67,8 @@ pub fn many<C: Coroutine>(stacks: Vec<C::Stack>, shuffled: bool) -> Vec<C> {
 }
 
 /// One that sends back what it gets.
-fn echo<C: Coroutine>(per_iteration: usize, mut coroutine: C) -> Contender {
+pub fn echo<C: Coroutine>(body: Body) -> Result<Contender, String> {
+    let mut coroutine = C::new(C::stack()?, body);
     let batch = move |iterations| {
         Ok(time(|| {
             let mut value = 0;
@@ -76,7 +78,7 @@ fn echo<C: Coroutine>(per_iteration: usize, mut coroutine: C) -> Contender {
             black_box(value);
         }))
     };
-    Contender::new(per_iteration, Box::new(batch))
+    Ok(Contender::new(Figure::Machine.per_iteration(Ours::Machine), Box::new(batch)))
 }
 
 /// Many, resumed in turn.
@@ -94,7 +96,7 @@ pub fn ring<C: Coroutine>(per_iteration: usize, mut ring: Vec<C>) -> Contender {
 }
 
 /// As many as there are stacks are made, then run, one after the other.
-fn spawn_join<C: Coroutine>(per_iteration: usize, mut stacks: Vec<C::Stack>) -> Contender {
+fn spawn_join<C: Ending>(per_iteration: usize, mut stacks: Vec<C::Stack>) -> Contender {
     let mut made = VecDeque::with_capacity(stacks.len());
     let batch = move |iterations| {
         Ok(time(|| {
@@ -113,4 +115,15 @@ fn stacks<C: Coroutine>(count: usize) -> Result<Vec<C::Stack>, String> {
     } else {
         Slot::many(count, 1)?.into_iter().map(C::stack_from).collect()
     }
+}
+
+/// Makes so many, each on a stack of its own, and leaves them suspended.
+pub fn park<C: Coroutine>(count: usize) -> Result<(), String> {
+    for made in 0..count {
+        let stack = C::stack().map_err(|e| format!("after {made} stacks: {e}"))?;
+        let mut coroutine = C::new(stack, Body::Frame);
+        coroutine.resume(1);
+        std::mem::forget(coroutine);
+    }
+    Ok(())
 }

@@ -70,7 +70,6 @@ extern "C" fn empty(first: Transfer) -> ! {
 
 impl coroutine::Coroutine for Context {
     type Stack = AnyStack;
-    type Empty = Self;
 
     const OWN_STACKS: usize = 1_000;
 
@@ -85,16 +84,20 @@ impl coroutine::Coroutine for Context {
     fn new(stack: AnyStack, body: Body) -> Self {
         let mut inside = Other(Some(stack.context(endless)));
         inside.resume(body as usize);
-        Self { inside, stack: stack }
+        Self { inside, stack }
     }
 
     #[inline(always)]
     fn resume(&mut self, value: usize) -> usize {
         self.inside.resume(value)
     }
+}
+
+impl coroutine::Ending for Context {
+    type Empty = Self;
 
     fn empty(stack: AnyStack) -> Self {
-        Self { inside: Other(Some(stack.context(empty))), stack: stack }
+        Self { inside: Other(Some(stack.context(empty))), stack }
     }
 
     fn run(mut empty: Self) -> AnyStack {

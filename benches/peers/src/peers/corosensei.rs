@@ -49,7 +49,6 @@ impl Suspend for Inside<'_> {
 
 impl coroutine::Coroutine for Corosensei {
     type Stack = AnyStack;
-    type Empty = Coroutine<usize, usize, usize, AnyStack>;
 
     const OWN_STACKS: usize = 1_000;
 
@@ -71,6 +70,10 @@ impl coroutine::Coroutine for Corosensei {
     fn resume(&mut self, value: usize) -> usize {
         self.0.resume(value).as_yield().expect("it does not end")
     }
+}
+
+impl coroutine::Ending for Corosensei {
+    type Empty = Coroutine<usize, usize, usize, AnyStack>;
 
     fn empty(stack: AnyStack) -> Self::Empty {
         Coroutine::with_stack(stack, |_, value| value)

@@ -11,7 +11,10 @@ use crate::slab::{STACK_BYTES, Slot};
 /// Its memory lives longer, if it is one of ours.
 pub struct Stack(FiberStack, Option<Slot>);
 
-pub struct Fiber(Wasmtime<'static, usize, usize, Infallible>, Option<Slot>);
+pub struct Fiber {
+    fiber: Wasmtime<'static, usize, usize, Infallible>,
+    _slot: Option<Slot>,
+}
 
 struct Inside<'a>(&'a mut Suspender<usize, usize, Infallible>);
 
@@ -24,7 +27,6 @@ impl Suspend for Inside<'_> {
 
 impl coroutine::Coroutine for Fiber {
     type Stack = Stack;
-    type Empty = Wasmtime<'static, usize, usize, usize>;
 
     const OWN_STACKS: usize = 1_000;
 
@@ -41,26 +43,29 @@ impl coroutine::Coroutine for Fiber {
     }
 
     fn new(stack: Stack, body: Body) -> Self {
-        let fiber = Wasmtime::new(stack.0, move |value, suspend| {
-            body.run(&mut Inside(suspend), value)
-        });
+        let fiber =
+            Wasmtime::new(stack.0, move |value, suspend| body.run(&mut Inside(suspend), value));
         let fiber = fiber.unwrap_or_else(|(e, _)| panic!("no fiber: {e}"));
-        Self(fiber, stack.1)
+        Self { fiber, _slot: stack.1 }
     }
 
     #[inline(always)]
     fn resume(&mut self, value: usize) -> usize {
-        let Err(value) = self.0.resume(value);
+        let Err(value) = self.fiber.resume(value);
         value
     }
+}
+
+impl coroutine::Ending for Fiber {
+    type Empty = (Wasmtime<'static, usize, usize, usize>, Option<Slot>);
 
     fn empty(stack: Stack) -> Self::Empty {
         let fiber = Wasmtime::new(stack.0, |value, _| value);
-        fiber.unwrap_or_else(|(e, _)| panic!("no fiber: {e}"))
+        (fiber.unwrap_or_else(|(e, _)| panic!("no fiber: {e}")), stack.1)
     }
 
-    fn run(empty: Self::Empty) -> Stack {
-        let _ = empty.resume(1);
-        Stack(empty.into_stack(), None)
+    fn run((fiber, slot): Self::Empty) -> Stack {
+        let _ = fiber.resume(1);
+        Stack(fiber.into_stack(), slot)
     }
 }

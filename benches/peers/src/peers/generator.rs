@@ -1,16 +1,16 @@
 //! generator-rs.
 
-use generator::{Gn, LocalGenerator, Scope};
+use generator::{Generator as Peer, Gn, Scope};
 
 use crate::bodies::{Body, Suspend};
 use crate::coroutine;
 use crate::slab::{STACK_BYTES, Slot};
 
-pub struct Generator(LocalGenerator<'static, usize, usize>);
+pub struct Generator(Peer<'static, usize, usize>);
 
-struct Inside<'s, 'a>(Scope<'s, 'a, usize, usize>);
+struct Inside<'s>(Scope<'s, 'static, usize, usize>);
 
-impl Suspend for Inside<'_, '_> {
+impl Suspend for Inside<'_> {
     #[inline(always)]
     fn suspend(&mut self, value: usize) -> usize {
         self.0.yield_(value).expect("it is resumed with a value")
@@ -19,7 +19,6 @@ impl Suspend for Inside<'_, '_> {
 
 impl coroutine::Coroutine for Generator {
     type Stack = ();
-    type Empty = LocalGenerator<'static, usize, usize>;
 
     const OWN_STACKS: usize = 10_000;
 
@@ -32,19 +31,26 @@ impl coroutine::Coroutine for Generator {
     }
 
     fn new((): (), body: Body) -> Self {
-        Self(Gn::new_scoped_opt_local(STACK_BYTES / size_of::<usize>(), move |mut scope| {
-            let value = scope.get_yield().expect("it is resumed with a value");
-            body.run(&mut Inside(scope), value)
-        }))
+        Self(Gn::new_scoped_opt(
+            STACK_BYTES / size_of::<usize>(),
+            move |mut scope: Scope<'_, 'static, usize, usize>| {
+                let value = scope.get_yield().expect("it is resumed with a value");
+                body.run(&mut Inside(scope), value)
+            },
+        ))
     }
 
     #[inline(always)]
     fn resume(&mut self, value: usize) -> usize {
         self.0.send(value)
     }
+}
+
+impl coroutine::Ending for Generator {
+    type Empty = Peer<'static, usize, usize>;
 
     fn empty((): ()) -> Self::Empty {
-        Gn::new_scoped_opt_local(STACK_BYTES / size_of::<usize>(), |mut scope| {
+        Gn::new_scoped_opt(STACK_BYTES / size_of::<usize>(), |mut scope| {
             scope.get_yield().expect("it is resumed with a value")
         })
     }

@@ -156,9 +156,8 @@ extern "C" fn entry(pair: *mut Pair, value: usize) -> ! {
 
 impl Coroutine for Machine {
     type Stack = Slot;
-    type Empty = Slot;
 
-    const OWN_STACKS: usize = 0;
+    const OWN_STACKS: usize = 1;
 
     fn stack() -> Result<Slot, String> {
         Slot::many(1, 1)?.pop().ok_or_else(|| String::from("no stack"))
@@ -186,14 +185,6 @@ impl Coroutine for Machine {
     fn resume(&mut self, value: usize) -> usize {
         // SAFETY: the context was prepared, or waits in `suspend`, and its stack is kept.
         unsafe { switch(&raw mut (*self.pair).driver, &raw const (*self.pair).inside, value) }
-    }
-
-    fn empty(stack: Slot) -> Slot {
-        stack
-    }
-
-    fn run(empty: Slot) -> Slot {
-        empty
     }
 }
 

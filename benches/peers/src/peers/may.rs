@@ -1,0 +1,114 @@
+//! may, with one worker.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use may::coroutine::{JoinHandle, park as park_current, yield_now};
+use may::go;
+
+use super::Made;
+use crate::bodies::Frame;
+use crate::crowd::Crowd;
+use crate::figure::{Figure, Ours};
+use crate::measure::{Batch, Contender, time};
+
+/// Each of its stacks takes two mappings, of 65,530 that a process may have.
+const MOST: usize = 10_000;
+
+/// Starts its worker, which is not bound to a core, and so not to that of the thread that this one
+/// may be bound to later.
+pub fn start() {
+    may::config().set_workers(1);
+    may::config().set_worker_pin(false);
+    let _ = go!(|| ()).join();
+}
+
+pub fn contender(figure: Figure) -> Made {
+    let per_iteration = figure.per_iteration(Ours::GreenThread);
+    let batch: Batch = match figure {
+        Figure::Ring { count, .. } | Figure::Yield(count) if count > MOST => {
+            return Err(format!("not tried beyond {MOST}: two mappings for each stack"));
+        }
+        Figure::Ring { shuffled: true, .. } => {
+            return Err(String::from("its scheduler runs them in the order they are made in"));
+        }
+        Figure::Ring { count, .. } => Box::new(move |rounds| turns::<true>(rounds, count)),
+        Figure::Yield(count) => Box::new(move |rounds| turns::<false>(rounds, count)),
+        Figure::SpawnJoin(count) => Box::new(move |iterations| spawn_join(iterations, count)),
+        _ => return Err(String::from("has no direct switch: see yield")),
+    };
+    Ok(Contender::new(per_iteration, batch))
+}
+
+fn spawn_join(iterations: u64, count: usize) -> Result<Duration, String> {
+    let all = go!(move || {
+        let mut coroutines: Vec<JoinHandle<()>> = Vec::with_capacity(count);
+        time(|| {
+            for _ in 0..iterations {
+                coroutines.extend((0..count).map(|_| go!(|| ())));
+                for coroutine in coroutines.drain(..) {
+                    let _ = coroutine.join();
+                }
+            }
+        })
+    });
+    all.join().map_err(|_| String::from("it panicked"))
+}
+
+/// They are made for each batch, so that the worker rests while others are measured; and by one
+/// that ends before they run, as the worker looks for new ones only when no other is runnable.
+fn turns<const FRAME: bool>(rounds: u64, count: usize) -> Result<Duration, String> {
+    let panicked = |_| String::from("it panicked");
+    let starter = go!(move || {
+        let crowd = Crowd::new(count);
+        let members: Vec<_> = (1..count).map(|_| member::<FRAME>(Arc::clone(&crowd))).collect();
+        let leader = go!(move || {
+            yield_now();
+            let lap = crowd.begin();
+            for _ in 0..rounds {
+                yield_now();
+            }
+            let took = crowd.end(&lap, rounds);
+            crowd.stop();
+            took
+        });
+        (leader, members)
+    });
+    let (leader, members) = starter.join().map_err(panicked)?;
+    let took = leader.join().map_err(panicked)?;
+    for member in members {
+        member.join().map_err(panicked)?;
+    }
+    took
+}
+
+fn member<const FRAME: bool>(crowd: Arc<Crowd>) -> JoinHandle<()> {
+    go!(move || {
+        let mut frame = Frame::new();
+        while crowd.goes_on::<FRAME>(&mut frame) {
+            yield_now();
+        }
+    })
+}
+
+/// Coroutines that are parked.
+pub fn park(count: usize) -> Result<(), String> {
+    start();
+    let parked = Arc::new(AtomicUsize::new(0));
+    for _ in 0..count {
+        let parked = Arc::clone(&parked);
+        go!(move || {
+            parked.fetch_add(1, Ordering::Relaxed);
+            park_current();
+        });
+    }
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while parked.load(Ordering::Relaxed) < count {
+        if Instant::now() > deadline {
+            return Err(format!("only {} of {count} ran", parked.load(Ordering::Relaxed)));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! Who is measured.
+
+mod context;
+mod corosensei;
+mod external;
+mod fiber;
+mod generator;
+mod machine;
+pub mod may;
+pub mod stolon;
+mod tokio;
+
+use crate::coroutine;
+use crate::figure::{Figure, Ours};
+use crate::measure::Contender;
+
+pub use external::External;
+
+/// A contender, or why there is none.
+pub type Made = Result<Contender, String>;
+
+/// Somebody who is compared with stolon.
+pub struct Peer {
+    pub name: &'static str,
+    /// Whether it has a scheduler: then it is compared with green threads.
+    pub schedules: bool,
+    pub contender: fn(Figure) -> Made,
+    /// Makes so many that wait, and leaves them so.
+    pub park: fn(usize) -> Result<(), String>,
+}
+
+/// Those that are linked into this program.
+pub const PEERS: [Peer; 6] = [
+    Peer {
+        name: "corosensei",
+        schedules: false,
+        contender: coroutine::contender::<corosensei::Corosensei>,
+        park: coroutine::park::<corosensei::Corosensei>,
+    },
+    Peer {
+        name: "generator",
+        schedules: false,
+        contender: coroutine::contender::<generator::Generator>,
+        park: coroutine::park::<generator::Generator>,
+    },
+    Peer {
+        name: "context",
+        schedules: false,
+        contender: coroutine::contender::<context::Context>,
+        park: coroutine::park::<context::Context>,
+    },
+    Peer {
+        name: "wasmtime-fiber",
+        schedules: false,
+        contender: coroutine::contender::<fiber::Fiber>,
+        park: coroutine::park::<fiber::Fiber>,
+    },
+    Peer { name: "may", schedules: true, contender: may::contender, park: may::park },
+    Peer { name: "tokio", schedules: true, contender: tokio::contender, park: tokio::park },
+];
+
+/// stolon's own contender.
+pub fn ours(figure: Figure, ours: Ours) -> Made {
+    match (figure, ours) {
+        (Figure::Machine, Ours::Machine) => {
+            coroutine::echo::<machine::Machine>(crate::bodies::Body::Flat)
+        }
+        (Figure::Stagger(count), Ours::Machine) => machine::stagger(count, 16),
+        (_, Ours::HandOver) => stolon::hand_over(figure),
+        (_, Ours::GreenThread) => stolon::green_threads(figure),
+        _ => coroutine::contender::<stolon::Coroutine>(figure),
+    }
+}
+
+/// A ring on stacks whose tops are all page-aligned: the other side of `stagger`.
+pub fn aligned(count: usize) -> Made {
+    machine::stagger(count, 1)
+}

@@ -1,0 +1,233 @@
+//! stolon itself: greenlets that a driver resumes, greenlets that hand over to each other, and green
+//! threads.
+
+use std::cell::OnceCell;
+use std::hint::black_box;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use stolon::GreenThread;
+use stolon::greenlet::{self, Greenlet};
+use stolon::greenthread::Builder;
+
+use super::Made;
+use crate::bodies::{Body, Frame, Suspend, shuffle};
+use crate::coroutine::{self, Ending};
+use crate::crowd::Crowd;
+use crate::figure::{Figure, Ours};
+use crate::measure::{Batch, Contender, time};
+use crate::slab::{STACK_BYTES, Slot};
+
+/// A greenlet that a driver resumes.
+pub struct Coroutine(Greenlet<usize>);
+
+/// Who resumes it.
+struct Driver(Greenlet<usize>);
+
+impl Suspend for Driver {
+    #[inline(always)]
+    fn suspend(&mut self, value: usize) -> usize {
+        self.0.switch(value).expect("the driver takes it")
+    }
+}
+
+fn greenlet(run: impl FnOnce(usize) -> usize + 'static) -> Greenlet<usize> {
+    let greenlet = Greenlet::builder().stack_bytes(STACK_BYTES).build(run);
+    greenlet.unwrap_or_else(|e| panic!("no greenlet: {e}"))
+}
+
+impl coroutine::Coroutine for Coroutine {
+    type Stack = ();
+
+    const OWN_STACKS: usize = usize::MAX;
+
+    fn stack() -> Result<(), String> {
+        Ok(())
+    }
+
+    fn stack_from(_: Slot) -> Result<(), String> {
+        Err(String::from("has stacks of its own"))
+    }
+
+    fn new((): (), body: Body) -> Self {
+        let driver = greenlet::current();
+        Self(greenlet(move |value| body.run(&mut Driver(driver), value)))
+    }
+
+    #[inline(always)]
+    fn resume(&mut self, value: usize) -> usize {
+        self.0.switch(value).expect("it does not end")
+    }
+}
+
+impl Ending for Coroutine {
+    type Empty = Greenlet<usize>;
+
+    fn empty((): ()) -> Greenlet<usize> {
+        greenlet(|value| value)
+    }
+
+    fn run(empty: Greenlet<usize>) {
+        let _ = black_box(empty.switch(1));
+    }
+}
+
+/// Said to a member of a ring, to end it.
+const END: usize = usize::MAX;
+
+/// Greenlets that switch to each other, round after round.
+struct Ring {
+    members: Rc<OnceCell<Vec<Greenlet<usize>>>>,
+    first: usize,
+}
+
+impl Ring {
+    fn new(count: usize, shuffled: bool) -> Self {
+        let members = Rc::new(OnceCell::new());
+        let mut order: Vec<usize> = (0..count).collect();
+        if shuffled {
+            shuffle(&mut order);
+        }
+        let mut next = vec![0; count];
+        for (place, &member) in order.iter().enumerate() {
+            next[member] = order[(place + 1) % count];
+        }
+        let made: Vec<_> = next.iter().map(|&next| member(Rc::clone(&members), next)).collect();
+        if members.set(made).is_err() {
+            unreachable!("set once");
+        }
+        Self { members, first: order[0] }
+    }
+
+    fn members(&self) -> &[Greenlet<usize>] {
+        self.members.get().expect("set when it was made")
+    }
+}
+
+/// Counts down what it is sent, and returns to the driver at zero.
+fn member(members: Rc<OnceCell<Vec<Greenlet<usize>>>>, next: usize) -> Greenlet<usize> {
+    let driver = greenlet::current::<usize>();
+    greenlet(move |mut left| {
+        let next = &members.get().expect("the ring is whole")[next];
+        let mut frame = Frame::new();
+        while left != END {
+            black_box(frame.touch(left));
+            let to = if left == 0 { &driver } else { next };
+            left = to.switch(left.saturating_sub(1)).expect("it takes a word");
+        }
+        0
+    })
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        for member in self.members() {
+            let _ = member.switch(END);
+        }
+    }
+}
+
+/// The contender that has no driver; there is one in rings only.
+pub fn hand_over(figure: Figure) -> Made {
+    let Figure::Ring { count, shuffled } = figure else {
+        return Err(String::from("rings only"));
+    };
+    let ring = Ring::new(count, shuffled);
+    let batch = move |rounds| {
+        let switches = rounds as usize * count;
+        let first = &ring.members()[ring.first];
+        Ok(time(|| {
+            black_box(first.switch(switches).expect("it comes back"));
+        }))
+    };
+    Ok(Contender::new(figure.per_iteration(Ours::HandOver), Box::new(batch)))
+}
+
+/// The contender that is green threads.
+pub fn green_threads(figure: Figure) -> Made {
+    let per_iteration = figure.per_iteration(Ours::GreenThread);
+    let batch: Batch = match figure {
+        Figure::Ring { shuffled: true, .. } => {
+            return Err(String::from("its scheduler runs them in the order they are made in"));
+        }
+        Figure::Ring { count, .. } => turns::<true>(count),
+        Figure::Yield(count) => turns::<false>(count),
+        Figure::SpawnJoin(count) => Box::new(move |iterations| Ok(spawn_join(iterations, count))),
+        _ => return Err(String::from("compared by greenlets")),
+    };
+    Ok(Contender::new(per_iteration, batch))
+}
+
+/// In a green thread, as the peers' are in theirs.
+fn spawn_join(iterations: u64, count: usize) -> Duration {
+    let all = spawn(move || {
+        let mut threads: Vec<GreenThread<()>> = Vec::with_capacity(count);
+        time(|| {
+            for _ in 0..iterations {
+                threads.extend((0..count).map(|_| stolon::spawn(|| ())));
+                for thread in threads.drain(..) {
+                    let _ = thread.join();
+                }
+            }
+        })
+    });
+    all.wait()
+}
+
+/// Members of a crowd, which stop when this is dropped.
+struct Members {
+    crowd: Arc<Crowd>,
+    threads: Vec<GreenThread<()>>,
+}
+
+impl Drop for Members {
+    fn drop(&mut self) {
+        self.crowd.stop();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn turns<const FRAME: bool>(count: usize) -> Batch {
+    let crowd = Crowd::new(count);
+    let member = |crowd: Arc<Crowd>| {
+        spawn(move || {
+            let mut frame = Frame::new();
+            while crowd.goes_on::<FRAME>(&mut frame) {
+                stolon::sleep(Duration::ZERO);
+            }
+        })
+    };
+    let threads = (1..count).map(|_| member(Arc::clone(&crowd))).collect();
+    let members = Members { crowd, threads };
+    Box::new(move |rounds| {
+        let crowd = Arc::clone(&members.crowd);
+        let leader = spawn(move || {
+            stolon::sleep(Duration::ZERO);
+            let lap = crowd.begin();
+            for _ in 0..rounds {
+                stolon::sleep(Duration::ZERO);
+            }
+            crowd.end(&lap, rounds)
+        });
+        leader.wait()
+    })
+}
+
+fn spawn<R: 'static>(run: impl FnOnce() -> R + 'static) -> GreenThread<R> {
+    let thread = Builder::new().stack_bytes(STACK_BYTES).spawn(run);
+    thread.unwrap_or_else(|e| panic!("no green thread: {e}"))
+}
+
+/// Green threads that sleep.
+pub fn park(count: usize) -> Result<(), String> {
+    let far = Duration::from_secs(1_000_000);
+    for _ in 0..count {
+        let thread = Builder::new().stack_bytes(STACK_BYTES).spawn(move || stolon::sleep(far));
+        thread.map_err(|e| e.to_string())?;
+    }
+    stolon::sleep(Duration::ZERO);
+    Ok(())
+}
