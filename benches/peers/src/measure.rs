@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// How often each contender runs.
-pub const ROUNDS: usize = 9;
+pub const ROUNDS: usize = 7;
 
 /// About how long one run of a contender takes.
 const BATCH: Duration = Duration::from_millis(30);

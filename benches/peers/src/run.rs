@@ -10,9 +10,6 @@ use crate::report::{Report, Row};
 const PARKED_BYTES: f64 = 4.7 * 1024.0;
 const PARKED_MAPPINGS: f64 = 99.0;
 
-/// Memory does not need as many rounds, and they take longer.
-const PARKED_ROUNDS: usize = 7;
-
 pub fn all(figures: &[Figure], report: &mut Report) {
     let mut externals = Vec::new();
     for external in External::all() {
@@ -146,7 +143,7 @@ fn memory(count: usize, externals: &[External], report: &mut Report) {
         cost: Box::new(move || external.cost(count)),
         samples: Vec::new(),
     }));
-    for _ in 0..PARKED_ROUNDS {
+    for _ in 0..ROUNDS {
         parkers.retain_mut(|parker| match (parker.cost)() {
             Ok(cost) => {
                 parker.samples.push(cost);

@@ -50,8 +50,6 @@ impl External {
             let nanoseconds = printed.trim().parse().map_err(|_| format!("it said {printed:?}"))?;
             Ok(Duration::from_nanos(nanoseconds))
         };
-        // So that one that cannot do it is found out before the others take their turns.
-        batch(1)?;
         Ok(Contender::new(figure.per_iteration(ours), Box::new(batch)))
     }
 
