@@ -1,6 +1,7 @@
 //! Signals as something to wait for.
 //!
-//! std has nothing of the kind. A handler may do next to nothing; a green thread that waits for a signal may do all.
+//! std has nothing of the kind. A handler may do next to nothing; a green thread that waits for a
+//! signal may do all.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -26,10 +27,10 @@ pub const SIGCHLD: i32 = signal::SIGCHLD;
 
 /// A set of signals that are waited for instead of handled.
 ///
-/// While it exists they are blocked on the thread that made it, and on threads that this one starts. A thread that
-/// was running before takes them as ever: so make this first, or block them there, too. Dropping it unblocks
-/// those that it has blocked; one of them that nobody has waited for is then delivered. Of two sets that share a signal
-/// drop the younger first.
+/// While it exists they are blocked on the thread that made it, and on threads that this one
+/// starts. A thread that was running before takes them as ever: so make this first, or block them
+/// there, too. Dropping it unblocks those that it has blocked; one of them that nobody has waited
+/// for is then delivered. Of two sets that share a signal drop the younger first.
 ///
 /// ```no_run
 /// use stolon::green::signal::{SIGINT, SIGTERM, Signals};
@@ -50,7 +51,8 @@ impl Signals {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) if one of them is no signal's number; else the kernel's.
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) if one of them is no signal's number; else the
+    /// kernel's.
     pub fn new(signals: &[i32]) -> io::Result<Self> {
         let set = SignalSet::new(signals)?;
         let source = Source::new(set.descriptor()?);

@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use super::GreenletExit;
 use super::block::{Block, Stage};
-use super::exit::Death;
+use super::exit::{Death, quietly};
 use super::transfer::{self, Arrival, Event, Payload};
 use crate::arch::{Departure, STACK_ALIGNMENT, Word};
 use crate::stack::Stack;
@@ -190,7 +190,8 @@ fn receiver<T: 'static>(
                     return (killer, transfer::pack(&Death), Event::Value);
                 }
                 block.killer.set(Some(killer));
-                drop_quietly(std::mem::replace(&mut outcome, Outcome::Exit));
+                let unwanted = std::mem::replace(&mut outcome, Outcome::Exit);
+                quietly(|| drop(unwanted));
             }
             continue;
         }
@@ -204,7 +205,7 @@ fn receiver<T: 'static>(
             }
             Outcome::Value(value) => {
                 let payload = mismatch(block, &to, type_name::<T>());
-                drop_quietly(value);
+                quietly(|| drop(value));
                 outcome = Outcome::Panic(payload);
             }
             Outcome::Panic(payload) => return (to, transfer::pack_payload(payload), Event::Throw),
@@ -219,13 +220,4 @@ fn mismatch(block: &Block, to: &Block, sent: &str) -> Payload {
         panic!("{block:?} ended with a value of type {sent}, but {to:?} waits for another type")
     }));
     outcome.expect_err("the closure panics")
-}
-
-/// Drops what nobody will look at. A panic of its destructor was reported by the panic hook and
-/// goes no further.
-fn drop_quietly<V>(unwanted: V) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(unwanted))) {
-        // Its destructor might panic in turn.
-        std::mem::forget(payload);
-    }
 }

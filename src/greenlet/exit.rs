@@ -15,7 +15,7 @@
 //! dropper first, then the dropper goes on, and the greenlet belongs to its thread until it ends.
 //! Where panics abort nothing can unwind: a suspended greenlet is leaked then, its stack with it.
 
-use std::panic::resume_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
 use super::block::{Block, Handle, Stage};
@@ -83,4 +83,12 @@ impl Drop for Settled<'_> {
 pub(super) fn abandon(victim: &Rc<Block>) {
     victim.set_takes_nothing();
     std::mem::forget(Rc::clone(victim));
+}
+
+/// Runs `f`, and lets no panic of it go any further; the panic hook has reported it.
+pub(super) fn quietly(f: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
+        // Its destructor might panic in turn.
+        std::mem::forget(payload);
+    }
 }

@@ -1,7 +1,6 @@
 //! What a thread knows of its greenlets: the root, who is alive, who was let go of while it ran.
 
 use std::cell::{Cell, RefCell};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::{Rc, Weak};
 
 use super::block::{self, Block, Handle, Stage};
@@ -145,25 +144,18 @@ impl Drop for Guard {
         let _signal_stack = SignalStack::ensure();
         let (ours, theirs): (Vec<_>, Vec<_>) = root.thread.living().into_iter().partition(is_ours);
         theirs.iter().for_each(exit::abandon);
+        // A panic that left a thread-local destructor would abort the process.
         for greenlet in ours {
             if greenlet.waits() {
-                quietly(|| exit::end(&greenlet));
+                exit::quietly(|| exit::end(&greenlet));
             }
         }
-        quietly(|| root.thread.reap());
+        exit::quietly(|| root.thread.reap());
         root.thread.living().iter().for_each(exit::abandon);
         root.stage.set(Stage::Dead);
         // Without this its last handle would kill it.
         root.set_takes_nothing();
         transfer::leave_root(root.block());
-    }
-}
-
-/// Keeps a panic from leaving a thread-local destructor, which would abort the process.
-fn quietly(f: impl FnOnce()) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
-        // The panic hook has reported it. Its destructor might panic.
-        std::mem::forget(payload);
     }
 }
 

@@ -1,7 +1,8 @@
 //! Waiting for descriptors.
 //!
-//! A descriptor is registered once, edge-triggered, both ways, when an operation on it first would block. From then
-//! on the hub remembers for each direction whether it may be ready, and an operation is only tried when it may:
+//! A descriptor is registered once, edge-triggered, both ways, when an operation on it first would
+//! block. From then on the hub remembers for each direction whether it may be ready, and an
+//! operation is only tried when it may:
 //!
 //! | | ready |
 //! |---|---|
@@ -9,7 +10,8 @@
 //! | an operation would have blocked | no |
 //! | a read or write moved less than was asked for | no, with two exceptions |
 //!
-//! The exceptions: when the peer has closed, the next read says so; and urgent data stop a read short of what follows.
+//! The exceptions: when the peer has closed, the next read says so; and urgent data stop a read
+//! short of what follows.
 //!
 //! So a request that arrives whole and is answered at once costs one read and one write.
 
@@ -46,8 +48,8 @@ impl Drained {
 #[derive(Clone, Copy, Debug, Default)]
 struct Side {
     ready: bool,
-    /// Less than was asked for does not mean drained: the peer or the network has ended this direction, so that no
-    /// more edges will come, or has sent urgent data.
+    /// Less than was asked for does not mean drained: the peer or the network has ended this
+    /// direction, so that no more edges will come, or has sent urgent data.
     never_drained: bool,
     waiter: Option<WaitId>,
 }
@@ -75,7 +77,8 @@ impl FdTable {
         Token::new(index, self.slots[index as usize].generation)
     }
 
-    /// Frees a registration's place. Events that are still under way for it find another generation.
+    /// Frees a registration's place. Events that are still under way for it find another
+    /// generation.
     fn remove(&mut self, token: Token) {
         let generation = token.generation().wrapping_add(1);
         self.slots[token.slot() as usize] = Slot { generation, ..Slot::default() };
@@ -101,7 +104,8 @@ impl FdTable {
             side.never_drained |= never;
             if ready || never {
                 side.ready = true;
-                // The greenlet itself takes the waiter out: until it runs, the direction is still its own.
+                // The greenlet itself takes the waiter out: until it runs, the direction is still
+                // its own.
                 *woken = side.waiter;
             }
         }
@@ -128,7 +132,8 @@ impl Registration {
     ///
     /// # Errors
     ///
-    /// When another greenlet waits in this direction already, or was woken and has not had its turn yet.
+    /// When another greenlet waits in this direction already, or was woken and has not had its turn
+    /// yet.
     fn may_go_ahead(&self, direction: Direction, fd: RawFd) -> io::Result<bool> {
         let mut fds = self.hub.fds.borrow_mut();
         let side = fds.side(self.token, direction);
@@ -198,8 +203,8 @@ impl<S: AsFd> Source<S> {
     fn deregister(&mut self) {
         if let Some(registration) = self.registration.take() {
             registration.hub.fds.borrow_mut().remove(registration.token);
-            // The file may be shared with another descriptor and stay open: so it is taken out by name. An error
-            // means that it is out already.
+            // The file may be shared with another descriptor and stay open: so it is taken out by
+            // name. An error means that it is out already.
             let _ = registration.hub.poller.delete(self.io().as_fd());
         }
     }
@@ -208,12 +213,13 @@ impl<S: AsFd> Source<S> {
         self.nonblocking.set(nonblocking);
     }
 
-    /// Runs `op` until it does not block, and waits for the descriptor meanwhile. `op` also says whether the
-    /// descriptor is drained.
+    /// Runs `op` until it does not block, and waits for the descriptor meanwhile. `op` also says
+    /// whether the descriptor is drained.
     ///
     /// # Errors
     ///
-    /// `op`'s own; `TimedOut` when `deadline` passes; and when another greenlet waits in this direction already.
+    /// `op`'s own; `TimedOut` when `deadline` passes; and when another greenlet waits in this
+    /// direction already.
     pub(crate) fn run<R>(
         &self,
         direction: Direction,
@@ -265,8 +271,8 @@ impl<S: AsFd> Source<S> {
     fn spend_io(&self) {
         match self.registration.get() {
             Some(registration) => registration.hub.spend_io(),
-            // Not registered yet, as it never had to wait: all the more reason to count. Without a hub there is nobody
-            // to give a turn to.
+            // Not registered yet, as it never had to wait: all the more reason to count. Without a
+            // hub there is nobody to give a turn to.
             None => {
                 if let Ok(hub) = super::try_current() {
                     hub.spend_io();

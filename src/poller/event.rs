@@ -191,7 +191,8 @@ impl Events {
         self.notified
     }
 
-    /// One event by its number, from 0 to [`len`](Events::len); for loops that cannot keep a borrow.
+    /// One event by its number, from 0 to [`len`](Events::len); for loops that cannot keep a
+    /// borrow.
     pub fn get(&self, index: usize) -> Option<Event> {
         self.buffer[..self.len].get(index).map(translated)
     }

@@ -76,9 +76,9 @@ impl Poller {
     ///
     /// # Errors
     ///
-    /// As the kernel gives them, among others `EPERM` for what cannot be waited for, as it is always
-    /// ready (regular files, directories), `EBADF` for a descriptor not open for input or output,
-    /// `ELOOP` for a poller that would watch itself, and `ENOSPC` beyond
+    /// As the kernel gives them, among others `EPERM` for what cannot be waited for, as it is
+    /// always ready (regular files, directories), `EBADF` for a descriptor not open for input or
+    /// output, `ELOOP` for a poller that would watch itself, and `ENOSPC` beyond
     /// `/proc/sys/fs/epoll/max_user_watches`. `InvalidInput` for [`Token::RESERVED`].
     pub fn add(&self, fd: BorrowedFd<'_>, token: Token) -> io::Result<()> {
         self.add_with(fd, token, Interest::BOTH)
@@ -101,7 +101,8 @@ impl Poller {
         }
     }
 
-    /// Changes token and interest of a watched descriptor; a wait reports anew what it is ready for.
+    /// Changes token and interest of a watched descriptor; a wait reports anew what it is ready
+    /// for.
     ///
     /// # Errors
     ///

@@ -185,7 +185,8 @@ fn round_up_to_ms(timeout_ns: u64) -> c_int {
     c_int::try_from(timeout_ns.div_ceil(NS_PER_MS)).unwrap_or(c_int::MAX)
 }
 
-/// Whether `epoll_pwait2` does not exist (`ENOSYS`), or a filter of system calls forbids it (`EPERM`).
+/// Whether `epoll_pwait2` does not exist (`ENOSYS`), or a filter of system calls forbids it
+/// (`EPERM`).
 fn is_missing(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM))
 }

@@ -80,8 +80,8 @@ pub(crate) fn lowest_resident(bottom: usize, bytes: usize) -> io::Result<Option<
     for start in (bottom..top).step_by(PAGES_PER_CALL * page_bytes) {
         let mut pages = [0; PAGES_PER_CALL];
         let bytes = (top - start).min(PAGES_PER_CALL * page_bytes);
-        // SAFETY: the memory itself is neither read nor written, and `pages` has an element for each
-        // page of the range.
+        // SAFETY: the memory itself is neither read nor written, and `pages` has an element for
+        // each page of the range.
         syscall!(mincore(std::ptr::without_provenance_mut(start), bytes, pages.as_mut_ptr()))?;
         // The other bits mean nothing.
         if let Some(at) = pages.iter().position(|page| page & 1 != 0) {

@@ -1,7 +1,7 @@
 //! The operating system: the crate's only direct calls into libc live in this directory.
 //!
-//! Layer 0, ground: it imports nothing from the crate. Its functions speak in descriptors, addresses,
-//! numbers and [`std::io::Result`]; the C library's types and constants do not leave it.
+//! Layer 0, ground: it imports nothing from the crate. Its functions speak in descriptors,
+//! addresses, numbers and [`std::io::Result`]; the C library's types and constants do not leave it.
 #![allow(unsafe_code)]
 
 /// Calls the libc function named, and turns a negative return into the error that `errno` holds:

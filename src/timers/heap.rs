@@ -93,7 +93,8 @@ impl Heap {
     }
 
     /// Puts `entry` at `position` or above it, and what was on its way one step down.
-    // The compiler would not do it, and a tenth to a sixth of the time of a push or removal is in it.
+    // The compiler would not do it, and a tenth to a sixth of the time of a push or removal is in
+    // it.
     #[inline(always)]
     fn rise(&mut self, mut position: usize, entry: Entry, mut moved: impl FnMut(u32, usize)) {
         while position > 0 {

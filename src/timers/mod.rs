@@ -34,11 +34,11 @@
 //! payload of 16 bytes that has a value to spare for "none" (a box of a closure, say), 24 + 24 = 48
 //! bytes, and with one that has not, 24 + 32 = 56. Growing doubles, as vectors do.
 //!
-//! Memory is given back when few timers are left of many: the heap's down to twice of what it needs,
-//! and that of the slots behind the last one used. It is tried when the timers have become an eighth
-//! of the slots, and an eighth of what was left by the last try, and so on, or none; and as long as
-//! they are so few, once in as many removals as there are slots. A try walks over all slots, which
-//! comes to a few of them for each timer inserted. Room for 1,024 timers is kept.
+//! Memory is given back when few timers are left of many: the heap's down to twice of what it
+//! needs, and that of the slots behind the last one used. It is tried when the timers have become
+//! an eighth of the slots, and an eighth of what was left by the last try, and so on, or none; and
+//! as long as they are so few, once in as many removals as there are slots. A try walks over all
+//! slots, which comes to a few of them for each timer inserted. Room for 1,024 timers is kept.
 
 use std::fmt;
 use std::num::NonZeroU64;

@@ -31,8 +31,8 @@ pub struct TcpListener {
 }
 
 impl TcpListener {
-    /// Binds to the first of the addresses that can be bound to, and listens; `SO_REUSEADDR` is set.
-    /// As many connections as the system allows wait to be accepted, where std has 128.
+    /// Binds to the first of the addresses that can be bound to, and listens; `SO_REUSEADDR` is
+    /// set. As many connections as the system allows wait to be accepted, where std has 128.
     ///
     /// # Errors
     ///
@@ -69,8 +69,8 @@ impl TcpListener {
     ///
     /// # Errors
     ///
-    /// The kernel's: `EMFILE` and `ENFILE` when there is no descriptor left, `ECONNABORTED` when the peer has gone
-    /// already. The listener stays usable.
+    /// The kernel's: `EMFILE` and `ENFILE` when there is no descriptor left, `ECONNABORTED` when
+    /// the peer has gone already. The listener stays usable.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let (fd, addr) = self.source.run(
             Direction::Read,

@@ -1,13 +1,15 @@
 //! TCP, as `std::net` has it.
 //!
-//! A socket belongs to the thread that made it, as its registration with that thread's hub does: unlike std's it is
-//! not `Send`. To move one, turn it into an [`OwnedFd`](std::os::fd::OwnedFd) or a `std::net` socket, and make a green
-//! one of that on the other thread.
+//! A socket belongs to the thread that made it, as its registration with that thread's hub does:
+//! unlike std's it is not `Send`. To move one, turn it into an [`OwnedFd`](std::os::fd::OwnedFd) or
+//! a `std::net` socket, and make a green one of that on the other thread.
 //!
-//! A descriptor is in non-blocking mode from the moment that a green socket is made of it, and stays so. One green
-//! thread at a time may wait to read from a socket, and one to write to it: a second one gets an error that says so.
+//! A descriptor is in non-blocking mode from the moment that a green socket is made of it, and
+//! stays so. One green thread at a time may wait to read from a socket, and one to write to it: a
+//! second one gets an error that says so.
 //!
-//! Host names are resolved by the system's resolver, which blocks the whole thread; addresses in digits are not.
+//! Host names are resolved by the system's resolver, which blocks the whole thread; addresses in
+//! digits are not.
 
 mod listener;
 mod stream;
@@ -66,7 +68,8 @@ macro_rules! socket_accessors {
                 self.source.io().take_error()
             }
 
-            /// Whether operations return [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting.
+            /// Whether operations return [`WouldBlock`](io::ErrorKind::WouldBlock) instead of
+            /// waiting.
             ///
             /// It is a property of this handle; the descriptor is in non-blocking mode in any case.
             ///

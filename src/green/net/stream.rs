@@ -12,9 +12,11 @@ use crate::clock::Deadline;
 use crate::hub::{self, Direction, Drained, Source};
 use crate::sys;
 
-/// A TCP connection, as [`std::net::TcpStream`]; reading, writing and connecting block only the green thread.
+/// A TCP connection, as [`std::net::TcpStream`]; reading, writing and connecting block only the
+/// green thread.
 ///
-/// Both it and a reference to it implement [`Read`] and [`Write`], so one green thread can read while another writes.
+/// Both it and a reference to it implement [`Read`] and [`Write`], so one green thread can read
+/// while another writes.
 pub struct TcpStream {
     source: Source<std::net::TcpStream>,
     /// Of reading and of writing.
@@ -35,8 +37,8 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// [`TimedOut`](io::ErrorKind::TimedOut) when the time is over, [`InvalidInput`](io::ErrorKind::InvalidInput) if
-    /// it is zero; else the kernel's.
+    /// [`TimedOut`](io::ErrorKind::TimedOut) when the time is over,
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) if it is zero; else the kernel's.
     pub fn connect_timeout(addr: &SocketAddr, timeout: Duration) -> io::Result<Self> {
         let timeout = not_zero(Some(timeout))?;
         Self::connect_until(addr, hub::try_current()?.deadline_after(timeout))
@@ -81,7 +83,8 @@ impl TcpStream {
         self.source.io().local_addr()
     }
 
-    /// Shuts down reading, writing or both. Who waits for that direction is woken, and sees the end.
+    /// Shuts down reading, writing or both. Who waits for that direction is woken, and sees the
+    /// end.
     ///
     /// # Errors
     ///
@@ -100,7 +103,8 @@ impl TcpStream {
         Ok(Self { timeouts: self.timeouts.clone(), ..clone })
     }
 
-    /// Limits each read. After that time it returns [`TimedOut`](io::ErrorKind::TimedOut); `None` is no limit.
+    /// Limits each read. After that time it returns [`TimedOut`](io::ErrorKind::TimedOut); `None`
+    /// is no limit.
     ///
     /// # Errors
     ///
@@ -110,7 +114,8 @@ impl TcpStream {
         Ok(())
     }
 
-    /// Limits each write. After that time it returns [`TimedOut`](io::ErrorKind::TimedOut); `None` is no limit.
+    /// Limits each write. After that time it returns [`TimedOut`](io::ErrorKind::TimedOut); `None`
+    /// is no limit.
     ///
     /// # Errors
     ///
