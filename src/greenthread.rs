@@ -8,16 +8,15 @@
 mod tests;
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
 use crate::clock::Deadline;
-use crate::greenlet::{self, Greenlet, GreenletExit};
+use crate::greenlet::{self, Attachment, Greenlet, GreenletExit};
 use crate::hub::{self, Wait, WaitId, WaitsFor, Wake};
 
 /// Runs `f` in a new green thread, mirroring eventlet's `spawn` and [`std::thread::spawn`].
@@ -45,11 +44,13 @@ pub fn spawn<R: 'static>(f: impl FnOnce() -> R + 'static) -> GreenThread<R> {
 /// # Panics
 ///
 /// When it is called on the hub's own loop, and when the thread's hub cannot be made.
+#[inline(always)]
 pub fn sleep(duration: Duration) {
-    let Some(hub) = hub::current() else { return };
-    if duration.is_zero() {
-        Wait::begin(&hub, WaitsFor::Turn).yield_now();
-    } else {
+    if duration.is_zero() { hub::yield_now() } else { sleep_for(duration) }
+}
+
+fn sleep_for(duration: Duration) {
+    if let Some(hub) = hub::current() {
         let deadline = hub.deadline_after(Some(duration));
         Wait::begin(&hub, WaitsFor::Sleep).park(deadline);
     }
@@ -86,15 +87,16 @@ impl Builder {
     /// When no stack can be had or the thread's hub cannot be made.
     pub fn spawn<R: 'static>(self, f: impl FnOnce() -> R + 'static) -> io::Result<GreenThread<R>> {
         let hub = hub::try_current()?;
-        let shared = Rc::new(Shared::new());
-        let ending = Ending { shared: Rc::clone(&shared) };
-        let run = move |_: Wake| {
-            let outcome = catch_unwind(AssertUnwindSafe(f));
-            ending.shared.end(outcome);
-            Wake::Ended
-        };
-        let greenlet = self.greenlet.parent(&hub.mainloop()?).build(run)?;
-        *shared.greenlet.borrow_mut() = Some(greenlet.clone());
+        let builder = self.greenlet.parent(&hub.mainloop()?);
+        let (greenlet, shared) = builder.build_with(Shared::new(), |shared| {
+            let ending = Ending { shared };
+            move |_: Wake| {
+                let outcome = catch_unwind(AssertUnwindSafe(f));
+                ending.shared.end(outcome);
+                Wake::Ended
+            }
+        })?;
+        greenlet.hold_itself();
         hub.start(greenlet);
         Ok(GreenThread { shared })
     }
@@ -109,8 +111,8 @@ impl Default for Builder {
 /// A handle to a green thread that ends with an `R`, mirroring eventlet's `GreenThread`.
 ///
 /// Dropping it detaches the green thread, which runs on.
-pub struct GreenThread<R> {
-    shared: Rc<Shared<R>>,
+pub struct GreenThread<R: 'static> {
+    shared: Attachment<Shared<R>>,
 }
 
 impl<R: 'static> GreenThread<R> {
@@ -157,8 +159,8 @@ impl<R: 'static> GreenThread<R> {
     /// With [`GreenletExit`], if it is the current green thread. And where panics abort, if it has
     /// started: it cannot unwind there.
     pub fn kill(&self) {
-        let greenlet = self.shared.greenlet.borrow().clone();
-        if let Some(greenlet) = greenlet {
+        if !self.is_dead() {
+            let greenlet = self.shared.greenlet::<Wake>();
             let cannot_unwind = cfg!(panic = "abort") && greenlet.is_started();
             assert!(!cannot_unwind, "{greenlet:?} cannot be killed: panics abort here");
             if greenlet.is_current() {
@@ -173,25 +175,23 @@ impl<R: 'static> GreenThread<R> {
 
     /// Whether it has ended.
     pub fn is_dead(&self) -> bool {
-        self.shared.greenlet.borrow().is_none()
+        self.shared.has_ended.get()
     }
 }
 
-impl<R> fmt::Debug for GreenThread<R> {
+impl<R: 'static> fmt::Debug for GreenThread<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not borrowed while it is written: the writer may let other greenlets run.
-        let greenlet = self.shared.greenlet.borrow().clone();
-        match greenlet {
-            Some(greenlet) => write!(f, "GreenThread({greenlet:?})"),
-            None => write!(f, "GreenThread(dead)"),
+        if self.shared.has_ended.get() {
+            write!(f, "GreenThread(dead)")
+        } else {
+            write!(f, "GreenThread({:?})", self.shared.greenlet::<Wake>())
         }
     }
 }
 
 /// What a green thread and its handle have in common.
 struct Shared<R> {
-    /// While it has not ended: a green thread owns itself.
-    greenlet: RefCell<Option<Greenlet<Wake>>>,
+    has_ended: Cell<bool>,
     /// When it has ended, until the result is moved out.
     outcome: RefCell<Option<thread::Result<R>>>,
     waiters: RefCell<Waiters>,
@@ -225,7 +225,7 @@ impl Waiters {
 impl<R> Shared<R> {
     fn new() -> Self {
         Self {
-            greenlet: RefCell::new(None),
+            has_ended: Cell::new(false),
             outcome: RefCell::new(None),
             waiters: RefCell::default(),
         }
@@ -234,7 +234,7 @@ impl<R> Shared<R> {
     /// Called once, by the green thread itself or by who killed it before it started.
     fn end(&self, outcome: thread::Result<R>) {
         *self.outcome.borrow_mut() = Some(outcome);
-        drop(self.greenlet.take());
+        self.has_ended.set(true);
         let Waiters { first, others } = self.waiters.take();
         // In the order in which they came.
         for waiter in first.into_iter().chain(others) {
@@ -245,7 +245,7 @@ impl<R> Shared<R> {
     }
 
     fn wait_for_end(&self) {
-        while self.greenlet.borrow().is_some() {
+        while !self.has_ended.get() {
             let woken = hub::current().map(|hub| {
                 let wait = Wait::begin(&hub, WaitsFor::GreenThread);
                 let _waiting = Waiting::new(&self.waiters, wait.id());
@@ -278,13 +278,13 @@ impl Drop for Waiting<'_> {
 }
 
 /// Sees to it that a green thread that never runs ends all the same.
-struct Ending<R> {
-    shared: Rc<Shared<R>>,
+struct Ending<R: 'static> {
+    shared: Attachment<Shared<R>>,
 }
 
 impl<R> Drop for Ending<R> {
     fn drop(&mut self) {
-        if self.shared.greenlet.borrow().is_some() {
+        if !self.shared.has_ended.get() {
             self.shared.end(Err(Box::new(GreenletExit)));
         }
     }

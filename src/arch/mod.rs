@@ -12,6 +12,7 @@
 //! | [`STACK_ALIGNMENT`] | alignment of the stack pointer that [`Context::prepare`] takes |
 //! | [`Context::prepare`] | makes a context that will call an entry function on a new stack |
 //! | [`switch`] | saves the running context and resumes another; inlined at each switch site |
+//! | [`prefetch`] | has the processor fetch a cache line |
 //!
 //! A switch carries two words: a value and an *event*, which tells the receiver what the value
 //! means. The machine layer interprets neither.
@@ -24,9 +25,9 @@ mod aarch64;
 mod x86_64;
 
 #[cfg(target_arch = "aarch64")]
-pub(crate) use aarch64::{STACK_ALIGNMENT, switch};
+pub(crate) use aarch64::{STACK_ALIGNMENT, prefetch, switch};
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86_64::{STACK_ALIGNMENT, switch};
+pub(crate) use x86_64::{STACK_ALIGNMENT, prefetch, switch};
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("stolon has no machine layer for this architecture");
@@ -88,6 +89,12 @@ impl Context {
     pub(crate) const fn empty() -> Self {
         let null = std::ptr::null_mut();
         Self { sp: null, pc: null, fp: null, bx: null }
+    }
+
+    /// Where the frames of a suspended context begin.
+    #[inline(always)]
+    pub(crate) fn stack_pointer(&self) -> *const u8 {
+        self.sp
     }
 
     /// Makes this a context that, when first resumed, calls `entry(argument, value, event)` on the

@@ -1,4 +1,4 @@
-//! The control block of a greenlet, and the handle that all users' handles are made of.
+//! The control block of a greenlet.
 //!
 //! | stage | `awaits` | the context is |
 //! |---|---|---|
@@ -14,13 +14,13 @@
 use std::any::TypeId;
 use std::cell::{Cell, UnsafeCell};
 use std::fmt;
-use std::ops::Deref;
+use std::ptr;
 use std::rc::Rc;
 
-use super::exit;
+use super::handle::{Handle, Link};
 use super::thread::Thread;
 use super::transfer;
-use crate::arch::Context;
+use crate::arch::{self, Context};
 use crate::stack::{Span, Stack, overflow};
 
 /// The type that nobody sends: what a dead greenlet awaits.
@@ -35,87 +35,118 @@ pub(super) enum Stage {
 }
 
 /// Everything the library knows of one greenlet. It outlives the stack for as long as there are
-/// handles.
+/// references, which are counted in the block itself (`handle.rs`).
 ///
-/// What a switch touches comes first: 48 bytes, the context at the block's own address. `awaits` is
-/// read and written as one 16-byte word, which must not straddle two cache lines; it is aligned to
-/// 16 bytes, as what the allocator returns is, and the two counts of an `Rc` before it.
-#[repr(C)]
+/// What a switch and the run queue touch is the first cache line.
+#[repr(C, align(64))]
 pub(super) struct Block {
     /// Written by the machine's switch only.
     pub(super) context: UnsafeCell<Context>,
-    /// What may be sent to it while it is not the current greenlet.
-    awaits: Cell<TypeId>,
+    /// What may be sent to it while it is not the current greenlet. One address stands for one
+    /// type only; one type may have several addresses.
+    awaits: Cell<&'static TypeId>,
+    /// How many [`Handle`]s there are. A greenlet that is not dead has at least one, or is leaked:
+    /// so its block and stack are there when it is resumed.
+    pub(super) handles: Cell<usize>,
+    /// Its place in the thread's registry, which is its own until it dies. The root's is 0.
+    pub(super) place: Cell<u32>,
+    /// The number of its newest turn (`Greenlet::begin_turn`).
+    pub(super) turn: Cell<u32>,
+    pub(super) stage: Cell<Stage>,
+    /// Whether it was killed when it could not unwind.
+    pub(super) kill_is_pending: Cell<bool>,
+    /// Whether it is unwound when its thread exits: nothing of the user's is on its stack.
+    pub(super) ends_with_thread: Cell<bool>,
+    /// How many [`Link`]s there are.
+    pub(super) links: Cell<usize>,
     /// Where its result goes. None for a thread's root.
-    parent: Cell<Option<Rc<Block>>>,
+    parent: Cell<Option<Link>>,
     /// Who waits for its death, and is told of it instead of the parent.
-    pub(super) killer: Cell<Option<Rc<Block>>>,
-    /// How many handles there are; parent links and the like do not count. A greenlet that is not
-    /// dead has at least one, or is leaked: so its block and stack are there when it is resumed.
-    handles: Cell<usize>,
+    pub(super) killer: Cell<Option<Link>>,
+    /// Its own handle, if it is to run without anyone else's.
+    pub(super) own: Cell<Option<Handle>>,
     /// Given back when it ends. A root has none: it runs on the thread's own.
     stack: Cell<Option<Stack>>,
     pub(super) thread: Rc<Thread>,
     pub(super) name: Option<Box<str>>,
     /// Counts up over a thread's life; 0 is the root.
     pub(super) id: u64,
-    /// Its place in the thread's registry.
-    pub(super) place: Cell<usize>,
-    pub(super) stage: Cell<Stage>,
-    /// Whether it was killed when it could not unwind.
-    pub(super) kill_is_pending: Cell<bool>,
-    /// Whether it is unwound when its thread exits: nothing of the user's is on its stack.
-    pub(super) ends_with_thread: Cell<bool>,
+    /// How many refer to what is in `room`.
+    pub(super) attachments: Cell<usize>,
 }
 
 impl Block {
+    #[inline(always)]
     pub(super) fn new(thread: Rc<Thread>, name: Option<Box<str>>, stage: Stage) -> Self {
         Self {
             context: UnsafeCell::new(Context::empty()),
-            awaits: Cell::new(TypeId::of::<Nothing>()),
+            awaits: Cell::new(const { &TypeId::of::<Nothing>() }),
+            handles: Cell::new(0),
+            place: Cell::new(0),
+            turn: Cell::new(0),
+            stage: Cell::new(stage),
+            kill_is_pending: Cell::new(false),
+            ends_with_thread: Cell::new(false),
+            links: Cell::new(0),
             parent: Cell::new(None),
             killer: Cell::new(None),
-            handles: Cell::new(0),
+            own: Cell::new(None),
             stack: Cell::new(None),
             id: thread.next_id(),
             thread,
             name,
-            place: Cell::new(usize::MAX),
-            stage: Cell::new(stage),
-            kill_is_pending: Cell::new(false),
-            ends_with_thread: Cell::new(false),
+            attachments: Cell::new(0),
         }
     }
 
-    pub(super) fn parent(&self) -> Option<Rc<Self>> {
+    /// Whether there is no reference to it.
+    pub(super) fn is_unreferenced(&self) -> bool {
+        self.handles.get() == 0 && self.links.get() == 0
+    }
+
+    pub(super) fn parent(&self) -> Option<Link> {
         let parent = self.parent.take();
         let copy = parent.clone();
         self.parent.set(parent);
         copy
     }
 
-    pub(super) fn set_parent(&self, parent: Rc<Self>) {
+    pub(super) fn set_parent(&self, parent: Link) {
         self.parent.set(Some(parent));
     }
 
+    pub(super) fn take_parent(&self) -> Option<Link> {
+        self.parent.take()
+    }
+
+    #[inline(always)]
     pub(super) fn is_dead(&self) -> bool {
         self.stage.get() == Stage::Dead
     }
 
+    #[inline(always)]
     pub(super) fn is_current(&self) -> bool {
-        std::ptr::eq(self, transfer::current_ptr())
+        ptr::eq(self, transfer::current_ptr())
     }
 
     /// Whether it awaits values of type `T`; of no account while it runs.
     #[inline(always)]
     pub(super) fn takes<T: 'static>(&self) -> bool {
-        self.awaits.get() == TypeId::of::<T>()
+        ptr::eq(self.awaits.get(), const { &TypeId::of::<T>() })
+            || self.takes_type(&TypeId::of::<T>())
+    }
+
+    /// As [`takes`](Self::takes), where the type may have another address.
+    #[cold]
+    #[inline(never)]
+    fn takes_type(&self, id: &TypeId) -> bool {
+        self.awaits.get() == id
     }
 
     /// Declares that it will await a `T` when it does not run.
     #[inline(always)]
     pub(super) fn set_takes<T: 'static>(&self) {
-        self.awaits.set(TypeId::of::<T>());
+        self.awaits.set(const { &TypeId::of::<T>() });
     }
 
     /// Declares that it cannot be resumed any more.
@@ -140,6 +171,15 @@ impl Block {
         // while its greenlet is current: `set_stack` comes before it starts, `take_stack` after
         // another has become current.
         unsafe { &*self.stack.as_ptr() }.as_ref().map(Stack::span)
+    }
+
+    /// Has the processor fetch the innermost frame of a greenlet that does not run.
+    #[inline(always)]
+    pub(super) fn prefetch_frame(&self) {
+        // SAFETY: blocks are not `Sync`, and the machine's switch, which writes the context, does not
+        // run now.
+        let context = unsafe { &*self.context.get() };
+        arch::prefetch(context.stack_pointer());
     }
 
     /// Whether it can be resumed, one way or another.
@@ -192,67 +232,5 @@ impl fmt::Debug for Block {
             Some(_) => write!(f, ", parent main)"),
             None => write!(f, ")"),
         }
-    }
-}
-
-impl Drop for Block {
-    fn drop(&mut self) {
-        // In a loop, as a chain of parents that only their children refer to may be longer than the
-        // stack is deep.
-        let mut next = self.parent.take();
-        while let Some(parent) = next {
-            next = Rc::into_inner(parent).and_then(|last| last.parent.take());
-        }
-    }
-}
-
-/// A handle: while there is one, its greenlet is not killed. When the last one is dropped, it is.
-pub(super) struct Handle(Rc<Block>);
-
-impl Handle {
-    pub(super) fn new(block: Rc<Block>) -> Self {
-        block.handles.set(block.handles.get() + 1);
-        Self(block)
-    }
-
-    pub(super) fn block(&self) -> &Rc<Block> {
-        &self.0
-    }
-
-    /// Whether there is no other.
-    pub(super) fn is_last(&self) -> bool {
-        self.0.handles.get() == 1
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        if self.is_last() {
-            // While it still counts, so that the greenlet's own code, which may run now, does not
-            // drop the last one.
-            exit::last_handle(self);
-        }
-        self.0.handles.set(self.0.handles.get() - 1);
-    }
-}
-
-impl Clone for Handle {
-    fn clone(&self) -> Self {
-        Self::new(Rc::clone(&self.0))
-    }
-}
-
-impl Deref for Handle {
-    type Target = Block;
-
-    #[inline(always)]
-    fn deref(&self) -> &Block {
-        &self.0
-    }
-}
-
-impl PartialEq for Handle {
-    fn eq(&self, other: &Self) -> bool {
-        Rc::ptr_eq(&self.0, &other.0)
     }
 }

@@ -3,7 +3,9 @@
 use std::io;
 use std::rc::Rc;
 
+use super::attachment::Attachment;
 use super::block::{Block, Stage};
+use super::handle::Link;
 use super::{Greenlet, entry, thread};
 use crate::stack::{self, Stack};
 
@@ -61,18 +63,45 @@ impl<T: 'static> Builder<T> {
     ///
     /// When the thread is past the point in its exit at which its greenlets ended.
     pub fn build(self, run: impl FnOnce(T) -> T + 'static) -> io::Result<Greenlet<T>> {
+        Ok(self.prepare(|_| (run, ()))?.0)
+    }
+
+    /// As [`build`](Self::build), and attaches `content` to the greenlet.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub(crate) fn build_with<A: 'static, F: FnOnce(T) -> T + 'static>(
+        self,
+        content: A,
+        run: impl FnOnce(Attachment<A>) -> F,
+    ) -> io::Result<(Greenlet<T>, Attachment<A>)> {
+        self.prepare(|block| {
+            let attachment = Attachment::new(block.clone(), content);
+            (run(attachment.clone()), attachment)
+        })
+    }
+
+    /// Makes the greenlet of what `run` makes for its block, and passes on what else it makes.
+    #[inline]
+    fn prepare<F: FnOnce(T) -> T + 'static, A>(
+        self,
+        run: impl FnOnce(&Link) -> (F, A),
+    ) -> io::Result<(Greenlet<T>, A)> {
         let current = thread::current();
-        current.thread.reap();
+        let thread = &current.thread;
+        thread.reap();
         let stack_bytes = self.stack_bytes.unwrap_or_else(stack::default_stack_bytes);
-        let stack = Stack::new(&current.thread.arenas, stack_bytes)?;
-        let block = Block::new(Rc::clone(&current.thread), self.name, Stage::Unstarted);
-        let block = Rc::new(block);
+        let stack = Stack::new(&thread.arenas, stack_bytes)?;
+        let block = Block::new(Rc::clone(thread), self.name, Stage::Unstarted);
+        let block = Link::new(thread.memory(), block);
         block.set_parent(match &self.parent {
-            Some(parent) => Rc::clone(parent.handle.block()),
-            None => current,
+            Some(parent) => parent.handle.link(),
+            None => current.link(),
         });
+        let (run, made) = run(&block);
         entry::prepare(&block, stack, run)?;
-        block.thread.enroll(&block);
-        Ok(Greenlet::from_block(block))
+        thread.enroll(&block);
+        Ok((Greenlet::from_handle(block.handle()), made))
     }
 }

@@ -6,11 +6,11 @@ use std::io;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
-use std::rc::Rc;
 
 use super::GreenletExit;
 use super::block::{Block, Stage};
 use super::exit::{Death, quietly};
+use super::handle::{Handle, Link};
 use super::transfer::{self, Arrival, Event, Payload};
 use crate::arch::{Departure, STACK_ALIGNMENT, Word};
 use crate::stack::Stack;
@@ -45,7 +45,7 @@ struct Record<T, F> {
 /// # Errors
 ///
 /// When the stack is too small for the closure and its result.
-pub(super) fn prepare<T: 'static, F>(block: &Rc<Block>, stack: Stack, run: F) -> io::Result<()>
+pub(super) fn prepare<T: 'static, F>(block: &Link, stack: Stack, run: F) -> io::Result<()>
 where
     F: FnOnce(T) -> T + 'static,
 {
@@ -57,7 +57,7 @@ where
     }
 }
 
-fn place<T: 'static, F>(block: &Rc<Block>, stack: Stack, run: F) -> io::Result<()>
+fn place<T: 'static, F>(block: &Link, stack: Stack, run: F) -> io::Result<()>
 where
     F: FnOnce(T) -> T + 'static,
 {
@@ -87,7 +87,7 @@ where
     let departure = Departure { to: ptr::null(), value: Word::uninit(), event: 0 };
     let content = Record::<T, F> {
         departure,
-        block: Rc::as_ptr(block),
+        block: block.as_ptr(),
         run: ManuallyDrop::new(run),
         result: MaybeUninit::uninit(),
     };
@@ -129,9 +129,11 @@ where
     // SAFETY: the record is valid, and its result slot free, until this greenlet's stack is used
     // again.
     let (departure, result) = unsafe { (&raw mut (*record).departure, &raw mut (*record).result) };
-    let delivery = deliver(block, outcome, result.cast());
+    let (delivery, references) = deliver(block, outcome, result.cast());
     // SAFETY: as above; the departure lies above every frame of this stack.
     unsafe { departure.write(delivery) };
+    // Last of all, as the block may go with it.
+    drop(references);
     departure
 }
 
@@ -156,21 +158,26 @@ fn run_to_end<T, F: FnOnce(T) -> T>(run: F, arrival: Arrival<T>) -> Outcome<T> {
 
 /// Makes the current greenlet dead and its receiver current, and packs what the receiver gets.
 ///
-/// `result` has room for a value that does not fit a word.
-fn deliver<T: 'static>(block: &Block, outcome: Outcome<T>, result: *mut T) -> Departure {
+/// `result` has room for a value that does not fit a word. With the departure come the references
+/// that kept the block for the greenlet itself.
+fn deliver<T: 'static>(
+    block: &Block,
+    outcome: Outcome<T>,
+    result: *mut T,
+) -> (Departure, (Option<Link>, Option<Handle>)) {
     let (to, value, event) = receiver(block, outcome, result);
     block.stage.set(Stage::Dead);
     block.set_takes_nothing();
-    block.thread.forget(block);
+    let registered = block.thread.forget(block);
     // SAFETY: the caller returns the departure to the first frame, which leaves for `to`; nothing
     // since `to` was chosen runs the user's code or switches.
     unsafe { transfer::depart_for(&to) };
     let departure = Departure { to: to.context.get(), value, event: event as usize };
     drop(to);
-    // Last of all: a stack taken from here on could be this one, and none is before we are off it.
-    // The arenas stay, as the block refers to its thread.
+    // A stack taken from here on could be this one, and none is before we are off it. The arenas
+    // stay, as the root's block refers to its thread.
     drop(block.take_stack());
-    departure
+    (departure, (registered, block.own.take()))
 }
 
 /// Whom the end of a greenlet reaches, and as what.
@@ -181,7 +188,7 @@ fn receiver<T: 'static>(
     block: &Block,
     mut outcome: Outcome<T>,
     result: *mut T,
-) -> (Rc<Block>, Word, Event) {
+) -> (Link, Word, Event) {
     loop {
         if let Some(killer) = block.killer.take() {
             // Else it has given up on this greenlet, which ends like any other then.

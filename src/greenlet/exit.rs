@@ -16,9 +16,9 @@
 //! Where panics abort nothing can unwind: a suspended greenlet is leaked then, its stack with it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::rc::Rc;
 
-use super::block::{Block, Handle, Stage};
+use super::block::Stage;
+use super::handle::{Handle, Link};
 use super::thread;
 use super::transfer::{self, Arrival};
 
@@ -38,19 +38,19 @@ pub(super) fn last_handle(last: &Handle) {
     if last.is_current() {
         last.thread.adopt_orphan(last.clone());
     } else if last.waits() {
-        end(last.block());
+        end(&last.link());
     }
 }
 
 /// Kills a greenlet that waits, and waits for its death.
-pub(super) fn end(victim: &Rc<Block>) {
+pub(super) fn end(victim: &Link) {
     if cfg!(panic = "abort") && victim.stage.get() == Stage::Started {
         return abandon(victim);
     }
     // Asked before, as the victim's unwinding counts for the whole thread.
     let can_unwind = !std::thread::panicking();
     let settled = Settled(victim);
-    victim.killer.set(Some(thread::current()));
+    victim.killer.set(Some(thread::current().link()));
     let arrival = transfer::kill::<Death>(victim);
     drop(settled);
     // What was meant for this greenlet while it waited is not lost, except to one that cannot
@@ -67,22 +67,22 @@ pub(super) fn end(victim: &Rc<Block>) {
 
 /// On every way out of the killing, an unwinding included, the victim knows of no killer any more,
 /// and is dead or has an owner: its block may be freed next, and a stack in use must not go with it.
-struct Settled<'a>(&'a Rc<Block>);
+struct Settled<'a>(&'a Link);
 
 impl Drop for Settled<'_> {
     fn drop(&mut self) {
         let victim = self.0;
         victim.killer.set(None);
         if !victim.is_dead() {
-            victim.thread.adopt_survivor(Handle::new(Rc::clone(victim)));
+            victim.thread.adopt_survivor(victim.handle());
         }
     }
 }
 
 /// Makes sure that a greenlet is not switched to again, and that its memory stays as it is.
-pub(super) fn abandon(victim: &Rc<Block>) {
+pub(super) fn abandon(victim: &Link) {
     victim.set_takes_nothing();
-    std::mem::forget(Rc::clone(victim));
+    std::mem::forget(victim.clone());
 }
 
 /// Runs `f`, and lets no panic of it go any further; the panic hook has reported it.

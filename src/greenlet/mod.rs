@@ -51,10 +51,12 @@
 //! the unwinding in the greenlets that run meanwhile, too, as it counts by thread; a lock of `std`
 //! dropped there is poisoned.
 
+mod attachment;
 mod block;
 mod builder;
 mod entry;
 mod exit;
+mod handle;
 mod thread;
 mod transfer;
 
@@ -62,13 +64,16 @@ use std::any::type_name;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
-use std::rc::Rc;
 
-use block::{Block, Handle, Stage};
+pub(crate) use attachment::Attachment;
+use block::Stage;
 pub use builder::Builder;
 pub use exit::GreenletExit;
+use handle::Handle;
 #[cfg(test)]
 pub(crate) use transfer::trace;
+
+use crate::arch;
 
 /// A handle to a greenlet that is switched to with values of type `T`, mirroring greenlet's
 /// `greenlet`.
@@ -134,30 +139,34 @@ impl<T: 'static> Greenlet<T> {
     /// And unwinds with [`GreenletExit`] when the current greenlet is killed.
     #[inline(always)]
     pub fn switch(&self, value: T) -> Result<T, SwitchError<T>> {
-        transfer::switch(self.handle.block(), value)
+        transfer::switch(&self.handle, value)
     }
 
     /// The greenlet that gets this one's result; none for a thread's root.
     pub fn parent<U: 'static>(&self) -> Option<Greenlet<U>> {
-        self.handle.parent().map(Greenlet::from_block)
+        self.handle.parent().map(|parent| Greenlet::from_handle(parent.handle()))
     }
 
     /// Whether it has ended. A greenlet that has not started has not.
+    #[inline]
     pub fn is_dead(&self) -> bool {
         self.handle.is_dead()
     }
 
     /// Whether it has been switched to at least once.
+    #[inline]
     pub fn is_started(&self) -> bool {
         self.handle.stage.get() != Stage::Unstarted
     }
 
     /// Whether it has started and not ended; greenlet's truth value.
+    #[inline]
     pub fn is_active(&self) -> bool {
         self.handle.stage.get() == Stage::Started
     }
 
     /// Whether it is the one that runs now.
+    #[inline]
     pub fn is_current(&self) -> bool {
         self.handle.is_current()
     }
@@ -196,14 +205,25 @@ impl<T: 'static> Greenlet<T> {
     /// The same greenlet as one to send values of another type to. Whether it takes them is checked
     /// at each switch.
     pub fn cast<U: 'static>(&self) -> Greenlet<U> {
-        Greenlet::from_block(Rc::clone(self.handle.block()))
+        Greenlet::from_handle(self.handle.clone())
     }
 
     /// As [`switch`](Self::switch), but this handle is dropped before and not after it, if it is
     /// not the last one.
     #[inline(always)]
     pub(crate) fn switch_into(self, value: T) -> Result<T, SwitchError<T>> {
-        transfer::switch_into(self.handle, value)
+        self.switch_into_and(value, |resumed| resumed)
+    }
+
+    /// [`switch_into`](Self::switch_into), and passes what it returns to `then`: which the compiler
+    /// can specialise for each way that leads there.
+    #[inline(always)]
+    pub(crate) fn switch_into_and<R>(
+        self,
+        value: T,
+        then: impl Fn(Result<T, SwitchError<T>>) -> R,
+    ) -> R {
+        transfer::switch_into(self.handle, value, then)
     }
 
     /// Whether it was killed when it could not unwind, and has not been since.
@@ -217,14 +237,55 @@ impl<T: 'static> Greenlet<T> {
         self.handle.ends_with_thread.set(true);
     }
 
+    /// Lets it run to its end without anyone holding it: it holds itself.
+    pub(crate) fn hold_itself(&self) {
+        self.handle.own.set(Some(self.handle.clone()));
+    }
+
+    /// Its place among the greenlets of its thread that are not dead: a small number, which is
+    /// given to another when it dies.
+    #[inline(always)]
+    pub(crate) fn place(&self) -> u32 {
+        self.handle.place.get()
+    }
+
+    /// Numbers what it will wait for next. Of all greenlets that are ever at its place, none other
+    /// has this turn, until the numbers start anew after 2^32 turns.
+    #[inline(always)]
+    pub(crate) fn begin_turn(&self) -> u32 {
+        let turn = self.handle.turn.get().wrapping_add(1);
+        self.handle.turn.set(turn);
+        turn
+    }
+
+    /// The number of its newest turn.
+    #[inline(always)]
+    pub(crate) fn turn(&self) -> u32 {
+        self.handle.turn.get()
+    }
+
+    /// Has the processor fetch what a switch to it reads first.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self) {
+        arch::prefetch(self.handle.as_ptr().cast());
+    }
+
+    /// Has the processor fetch the innermost frame of this suspended greenlet. Its block is read for
+    /// that: see [`prefetch`](Self::prefetch).
+    #[inline(always)]
+    pub(crate) fn prefetch_frame(&self) {
+        self.handle.prefetch_frame();
+    }
+
     /// Makes what ends in this dead greenlet, as its child, end in `heir` instead.
     pub(crate) fn inherit<U: 'static>(&self, heir: &Greenlet<U>) {
         debug_assert!(self.is_dead() && *self != *heir);
-        self.handle.set_parent(Rc::clone(heir.handle.block()));
+        self.handle.set_parent(heir.handle.link());
     }
 
-    fn from_block(block: Rc<Block>) -> Self {
-        Self { handle: Handle::new(block), takes: PhantomData }
+    #[inline]
+    fn from_handle(handle: Handle) -> Self {
+        Self { handle, takes: PhantomData }
     }
 
     /// Makes a suspended greenlet unwind with [`GreenletExit`], now; what it ends with goes to its
@@ -239,7 +300,7 @@ impl<T: 'static> Greenlet<T> {
         if self.is_current() {
             std::panic::resume_unwind(Box::new(GreenletExit));
         }
-        Some(transfer::raise(transfer::kill::<U>(self.handle.block())))
+        Some(transfer::raise(transfer::kill::<U>(&self.handle.link())))
     }
 }
 
@@ -251,8 +312,18 @@ impl<T: 'static> Greenlet<T> {
 /// # Panics
 ///
 /// In destructors of thread-local values that run after the thread's greenlets have ended.
+#[inline]
 pub fn current<T: 'static>() -> Greenlet<T> {
-    Greenlet::from_block(thread::current())
+    Greenlet::from_handle(thread::current())
+}
+
+/// The current greenlet, if the thread has one yet and no late kill waits for it to block.
+#[inline(always)]
+pub(crate) fn current_unless_killed<T: 'static>() -> Option<Greenlet<T>> {
+    if transfer::is_kill_pending() {
+        return None;
+    }
+    transfer::try_current().map(Greenlet::from_handle)
 }
 
 /// The root of this thread's greenlets: the one that runs on the thread's own stack.

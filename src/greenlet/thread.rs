@@ -1,9 +1,10 @@
 //! What a thread knows of its greenlets: the root, who is alive, who was let go of while it ran.
 
 use std::cell::{Cell, RefCell};
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 
-use super::block::{self, Block, Handle, Stage};
+use super::block::{self, Block, Stage};
+use super::handle::{Handle, Link, Memory};
 use super::{exit, transfer};
 use crate::stack::Arenas;
 use crate::stack::overflow::SignalStack;
@@ -11,20 +12,37 @@ use crate::stack::overflow::SignalStack;
 /// How often [`killall`] looks for greenlets that destructors have made meanwhile.
 const MAX_KILL_ROUNDS: usize = 4;
 
-/// One thread's greenlets. All blocks of the thread share it, so it lives as long as any handle.
+/// So many blocks are kept for greenlets to come.
+const MAX_SPARE: usize = 1024;
+
+/// One thread's greenlets. All blocks of the thread share it, so it lives as long as any reference.
 pub(super) struct Thread {
     /// Where its stacks come from. Kept here because a greenlet gives its stack back while it still
-    /// stands on it, and its block, which refers to this, outlives that.
+    /// stands on it; the root's block, which refers to this, outlives that.
     pub(super) arenas: Rc<Arenas>,
     next_id: Cell<u64>,
-    /// Every greenlet that is not dead, at the place that its block notes. The root is not among
-    /// them.
-    living: RefCell<Vec<Weak<Block>>>,
-    vacant: RefCell<Vec<usize>>,
+    registry: RefCell<Registry>,
+    /// Memory of blocks that were freed.
+    spare: RefCell<Vec<Memory>>,
     /// Greenlets whose last handle was dropped while they ran.
     orphans: RefCell<Vec<Handle>>,
     /// Greenlets that were killed for want of handles, and have not ended yet.
     survivors: RefCell<Vec<Handle>>,
+    /// Whether there are any orphans or survivors.
+    has_wards: Cell<bool>,
+}
+
+/// Every greenlet that is not dead, at its place. The root's place is empty.
+struct Registry {
+    places: Vec<Place>,
+    vacant: Vec<u32>,
+}
+
+#[derive(Default)]
+struct Place {
+    greenlet: Option<Link>,
+    /// The last turn of whoever was here before.
+    turn: u32,
 }
 
 impl Thread {
@@ -32,10 +50,11 @@ impl Thread {
         Self {
             arenas,
             next_id: Cell::new(0),
-            living: RefCell::default(),
-            vacant: RefCell::default(),
+            registry: RefCell::new(Registry { places: vec![Place::default()], vacant: Vec::new() }),
+            spare: RefCell::default(),
             orphans: RefCell::default(),
             survivors: RefCell::default(),
+            has_wards: Cell::new(false),
         }
     }
 
@@ -45,48 +64,78 @@ impl Thread {
         id
     }
 
+    /// Memory for a new block.
+    pub(super) fn memory(&self) -> Memory {
+        let spare = self.spare.borrow_mut().pop();
+        spare.unwrap_or_else(Memory::new)
+    }
+
+    /// Takes back the memory of a block.
+    pub(super) fn recycle(&self, memory: Memory) {
+        let mut spare = self.spare.borrow_mut();
+        if spare.len() < MAX_SPARE {
+            spare.push(memory);
+        }
+    }
+
     /// Enters a new greenlet into the registry.
-    pub(super) fn enroll(&self, block: &Rc<Block>) {
-        let mut living = self.living.borrow_mut();
-        let place = self.vacant.borrow_mut().pop().unwrap_or_else(|| {
-            living.push(Weak::new());
-            living.len() - 1
+    pub(super) fn enroll(&self, block: &Link) {
+        let mut registry = self.registry.borrow_mut();
+        let index = registry.vacant.pop().unwrap_or_else(|| {
+            registry.places.push(Place::default());
+            u32::try_from(registry.places.len() - 1).expect("fewer than 2^32 greenlets")
         });
-        living[place] = Rc::downgrade(block);
-        block.place.set(place);
+        let place = &mut registry.places[index as usize];
+        place.greenlet = Some(block.clone());
+        block.place.set(index);
+        block.turn.set(place.turn);
     }
 
     /// Takes a greenlet that has ended out of the registry.
-    pub(super) fn forget(&self, block: &Block) {
-        let place = block.place.replace(usize::MAX);
-        if let Some(entry) = self.living.borrow_mut().get_mut(place) {
-            *entry = Weak::new();
-            self.vacant.borrow_mut().push(place);
-        }
+    pub(super) fn forget(&self, block: &Block) -> Option<Link> {
+        let mut registry = self.registry.borrow_mut();
+        let index = block.place.get();
+        registry.vacant.push(index);
+        let place = &mut registry.places[index as usize];
+        place.turn = block.turn.get();
+        place.greenlet.take()
     }
 
     /// Keeps the current greenlet, whose last handle is being dropped, until [`reap`](Self::reap)
     /// finds it waiting.
     pub(super) fn adopt_orphan(&self, orphan: Handle) {
+        self.has_wards.set(true);
         self.orphans.borrow_mut().push(orphan);
     }
 
     /// Keeps a greenlet that was killed but has not ended, until it has.
     pub(super) fn adopt_survivor(&self, survivor: Handle) {
+        self.has_wards.set(true);
         self.survivors.borrow_mut().push(survivor);
     }
 
     /// Lets go of orphans that run no more, so that those that wait are killed, and of survivors
     /// that have ended after all.
+    #[inline]
     pub(super) fn reap(&self) {
+        if self.has_wards.get() {
+            self.reap_wards();
+        }
+    }
+
+    #[cold]
+    fn reap_wards(&self) {
         drop_unless(&self.orphans, |orphan| orphan.is_current());
         drop_unless(&self.survivors, |survivor| !survivor.is_dead());
+        let none_left = self.orphans.borrow().is_empty() && self.survivors.borrow().is_empty();
+        self.has_wards.set(!none_left);
     }
 
     /// The greenlets that are not dead, the youngest first.
-    fn living(&self) -> Vec<Rc<Block>> {
-        let living = self.living.borrow();
-        let mut living: Vec<_> = living.iter().filter_map(Weak::upgrade).collect();
+    fn living(&self) -> Vec<Link> {
+        let registry = self.registry.borrow();
+        let living = registry.places.iter().filter_map(|place| place.greenlet.clone());
+        let mut living: Vec<_> = living.collect();
         living.sort_by_key(|block| std::cmp::Reverse(block.id));
         living
     }
@@ -118,10 +167,11 @@ impl Guard {
     fn new() -> Self {
         let arenas = Arenas::of_thread().expect("no greenlets here: this thread is exiting");
         let thread = Rc::new(Thread::new(arenas));
-        let root = Rc::new(Block::new(thread, None, Stage::Started));
-        transfer::enter_root(Rc::clone(&root));
+        let root = Link::new(thread.memory(), Block::new(thread, None, Stage::Started));
+        let handle = root.handle();
+        transfer::enter_root(root);
         block::report_overflows();
-        Self { root: Handle::new(root), _signal_stack: SignalStack::ensure() }
+        Self { root: handle, _signal_stack: SignalStack::ensure() }
     }
 }
 
@@ -137,7 +187,7 @@ impl Drop for Guard {
             // The process exits from inside a greenlet. What waits is forgotten.
             return std::mem::forget(root.clone());
         }
-        let is_ours = |greenlet: &Rc<Block>| {
+        let is_ours = |greenlet: &Link| {
             greenlet.stage.get() == Stage::Unstarted || greenlet.ends_with_thread.get()
         };
         // std has taken its own back by now, and destructors are about to run.
@@ -155,14 +205,14 @@ impl Drop for Guard {
         root.stage.set(Stage::Dead);
         // Without this its last handle would kill it.
         root.set_takes_nothing();
-        transfer::leave_root(root.block());
+        transfer::leave_root(root);
     }
 }
 
 /// Kills all greenlets of this thread, the youngest first.
 pub(super) fn killall() {
     let root = current();
-    assert!(root.parent().is_none(), "killall is for a thread's root: this is {root:?}");
+    assert!(root.parent().is_none(), "killall is for a thread's root: this is {:?}", *root);
     for _ in 0..MAX_KILL_ROUNDS {
         root.thread.reap();
         let living = root.thread.living();
@@ -182,11 +232,15 @@ pub(super) fn killall() {
 /// # Panics
 ///
 /// When the thread is past the point in its exit at which its greenlets ended.
-pub(super) fn current() -> Rc<Block> {
-    transfer::try_current().unwrap_or_else(|| {
-        let root = GUARD.try_with(|guard| Rc::clone(guard.root.block()));
-        root.expect("no greenlets here: this thread is exiting")
-    })
+#[inline]
+pub(super) fn current() -> Handle {
+    transfer::try_current().unwrap_or_else(make_root)
+}
+
+#[cold]
+fn make_root() -> Handle {
+    let root = GUARD.try_with(|guard| guard.root.clone());
+    root.expect("no greenlets here: this thread is exiting")
 }
 
 /// Whether the thread has, or can still have, a current greenlet.

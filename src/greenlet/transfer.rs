@@ -18,10 +18,10 @@ use std::cell::{Cell, UnsafeCell};
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::panic::resume_unwind;
 use std::ptr;
-use std::rc::Rc;
 use std::thread;
 
-use super::block::{Block, Handle};
+use super::block::Block;
+use super::handle::{Handle, Link};
 use super::{GreenletExit, SwitchError};
 use crate::arch::{self, Word};
 
@@ -58,22 +58,28 @@ pub(super) fn current_ptr() -> *const Block {
     CURRENT.with(Cell::get)
 }
 
+#[inline(always)]
+fn set_current(block: *const Block) {
+    // Not by `LocalKey::set`, which is not inlined.
+    CURRENT.with(|current| current.set(block));
+}
+
 /// Makes `root` the current greenlet of a thread that has none: the one that runs on the thread's
 /// own stack.
-pub(super) fn enter_root(root: Rc<Block>) {
+pub(super) fn enter_root(root: Link) {
     assert!(current_ptr().is_null(), "a thread has one root");
     // The reference is CURRENT's own from here on, until `leave_root`.
-    CURRENT.set(Rc::into_raw(root));
+    set_current(root.into_raw());
 }
 
 /// Undoes [`enter_root`]. The thread has no current greenlet afterwards, so none may be left that
 /// awaits anything.
-pub(super) fn leave_root(root: &Rc<Block>) {
+pub(super) fn leave_root(root: &Handle) {
     assert!(root.is_current(), "only the root can leave");
-    CURRENT.set(ptr::null());
+    set_current(ptr::null());
     // SAFETY: `enter_root` made a raw reference of the root's, and this gives it back, once:
     // CURRENT was not null.
-    drop(unsafe { Rc::from_raw(Rc::as_ptr(root)) });
+    drop(unsafe { Link::from_raw(root.as_ptr()) });
 }
 
 /// Makes `to` the current greenlet, for one that ends and departs for it.
@@ -82,25 +88,23 @@ pub(super) fn leave_root(root: &Rc<Block>) {
 ///
 /// The caller leaves for `to` without saving itself, and makes no use of the current greenlet
 /// before it has.
-pub(super) unsafe fn depart_for(to: &Rc<Block>) {
-    CURRENT.set(Rc::as_ptr(to));
+pub(super) unsafe fn depart_for(to: &Link) {
+    set_current(to.as_ptr());
     #[cfg(test)]
-    trace::note(Rc::as_ptr(to));
+    trace::note(to.as_ptr());
 }
 
 /// The current greenlet, if the thread has one yet.
-pub(super) fn try_current() -> Option<Rc<Block>> {
+#[inline(always)]
+pub(super) fn try_current() -> Option<Handle> {
     let block = current_ptr();
     if block.is_null() {
         return None;
     }
-    // SAFETY: the address came out of an `Rc`, and the block of the current greenlet has not been
-    // freed: dropping the last handle to it leaves it among its thread's orphans
+    // SAFETY: the address came out of a `Link` or a `Handle`, and the block of the current greenlet
+    // has not been freed: dropping the last handle to it leaves it among its thread's orphans
     // (`exit::last_handle`); the root's is CURRENT's.
-    unsafe {
-        Rc::increment_strong_count(block);
-        Some(Rc::from_raw(block))
-    }
+    Some(unsafe { Handle::from_ptr(block) })
 }
 
 /// Whether values of type `T` travel in the word itself.
@@ -184,30 +188,31 @@ pub(super) fn pack_payload(payload: Payload) -> Word {
 /// Sends `value` to `to`, which gets control, and returns what the current greenlet is next
 /// switched to with.
 #[inline(always)]
-pub(super) fn switch<T: 'static>(to: &Rc<Block>, value: T) -> Result<T, SwitchError<T>> {
+pub(super) fn switch<T: 'static>(to: &Handle, value: T) -> Result<T, SwitchError<T>> {
     if !to.takes::<T>() || to.is_current() {
         return switch_slow(to, value);
     }
     // SAFETY: checked; the caller holds the reference meanwhile.
-    unsafe { send(Rc::as_ptr(to), value) }
+    unsafe { send(to.as_ptr(), value) }
 }
 
 /// As [`switch`], but lets go of `to` first, if there are other handles: a greenlet that waits for
-/// long does not keep the one it switched to.
+/// long does not keep the one it switched to. Passes the result to `then`.
 #[inline(always)]
-pub(super) fn switch_into<T: 'static>(to: Handle, value: T) -> Result<T, SwitchError<T>> {
+pub(super) fn switch_into<T: 'static, R>(
+    to: Handle,
+    value: T,
+    then: impl Fn(Result<T, SwitchError<T>>) -> R,
+) -> R {
     if !to.takes::<T>() || to.is_current() {
-        return switch(to.block(), value);
+        return then(switch_slow(&to, value));
     }
-    if to.is_last() {
-        // It is dropped while its greenlet runs, so to say, and not by us when we come back.
-        to.thread.adopt_orphan(to.clone());
-    }
-    let block = Rc::as_ptr(to.block());
-    drop(to);
+    let block = to.as_ptr();
+    // The last one is dropped while its greenlet runs, so to say, and not by us when we come back.
+    to.let_go(|last| last.thread.adopt_orphan(last.clone()));
     // SAFETY: checked; another handle is left, and the block becomes the current greenlet's before
     // anything runs that could drop that one.
-    unsafe { send(block, value) }
+    unsafe { send_and(block, value, then) }
 }
 
 /// Sends `value` to a greenlet that awaits a `T`.
@@ -217,6 +222,21 @@ pub(super) fn switch_into<T: 'static>(to: Handle, value: T) -> Result<T, SwitchE
 /// `to` is alive, takes a `T` and is not the current greenlet.
 #[inline(always)]
 unsafe fn send<T: 'static>(to: *const Block, value: T) -> Result<T, SwitchError<T>> {
+    // SAFETY: the caller's promise.
+    unsafe { send_and(to, value, |received| received) }
+}
+
+/// [`send`], and passes what it returns to `then`.
+///
+/// # Safety
+///
+/// As there.
+#[inline(always)]
+unsafe fn send_and<T: 'static, R>(
+    to: *const Block,
+    value: T,
+    then: impl Fn(Result<T, SwitchError<T>>) -> R,
+) -> R {
     let value = ManuallyDrop::new(value);
     // SAFETY: `to` is of this thread (blocks are not `Send`), and by the caller's promise it awaits
     // a `T` and is not the current greenlet: so it is suspended or unstarted. `value` stays where
@@ -225,18 +245,18 @@ unsafe fn send<T: 'static>(to: *const Block, value: T) -> Result<T, SwitchError<
     if event == Event::Value as usize {
         // SAFETY: senders check that the receiver takes their type, so the word was packed from a
         // `T`; the sender has not run since it packed it.
-        return Ok(unsafe { unpack(word) });
+        return then(Ok(unsafe { unpack(word) }));
     }
     // SAFETY: this greenlet awaited a `T` and has just been resumed.
-    raise(unsafe { Arrival::receive(word, event) })
+    then(raise(unsafe { Arrival::receive_other(word, event) }))
 }
 
 /// Switching to oneself, to a dead greenlet, or to one whose pending switch takes another type.
 #[cold]
 #[inline(never)]
-fn switch_slow<T: 'static>(to: &Rc<Block>, value: T) -> Result<T, SwitchError<T>> {
+fn switch_slow<T: 'static>(to: &Handle, value: T) -> Result<T, SwitchError<T>> {
     if !to.is_dead() {
-        return switch_to_living(to, value);
+        return switch_to_living(&to.link(), value);
     }
     match nearest_living_ancestor(to) {
         Some(ancestor) => switch_to_living(&ancestor, value),
@@ -244,12 +264,12 @@ fn switch_slow<T: 'static>(to: &Rc<Block>, value: T) -> Result<T, SwitchError<T>
     }
 }
 
-fn switch_to_living<T: 'static>(to: &Rc<Block>, value: T) -> Result<T, SwitchError<T>> {
+fn switch_to_living<T: 'static>(to: &Link, value: T) -> Result<T, SwitchError<T>> {
     if to.is_current() {
         Ok(value)
     } else if to.takes::<T>() {
         // SAFETY: checked; the caller holds the reference meanwhile.
-        unsafe { send(Rc::as_ptr(to), value) }
+        unsafe { send(to.as_ptr(), value) }
     } else if to.waits() {
         Err(SwitchError::TypeMismatch { value })
     } else {
@@ -259,7 +279,7 @@ fn switch_to_living<T: 'static>(to: &Rc<Block>, value: T) -> Result<T, SwitchErr
 
 /// The nearest of a greenlet's ancestors that is not dead. None only when the thread's greenlets
 /// are at their end.
-pub(super) fn nearest_living_ancestor(block: &Block) -> Option<Rc<Block>> {
+pub(super) fn nearest_living_ancestor(block: &Block) -> Option<Link> {
     let mut ancestor = block.parent()?;
     while ancestor.is_dead() {
         ancestor = ancestor.parent()?;
@@ -273,11 +293,11 @@ pub(super) fn nearest_living_ancestor(block: &Block) -> Option<Rc<Block>> {
 /// # Panics
 ///
 /// If `to` does not wait for anything: it is the current greenlet, or dead.
-pub(super) fn kill<T: 'static>(to: &Rc<Block>) -> Arrival<T> {
+pub(super) fn kill<T: 'static>(to: &Link) -> Arrival<T> {
     assert!(to.waits(), "only a greenlet that waits can be killed");
     // SAFETY: `to` waits for something, so it is suspended or unstarted, not this greenlet, and of
     // this thread. A kill carries no word, and every receiver takes it.
-    let (word, event) = unsafe { transfer::<T>(Rc::as_ptr(to), Word::uninit(), Event::Kill) };
+    let (word, event) = unsafe { transfer::<T>(to.as_ptr(), Word::uninit(), Event::Kill) };
     // SAFETY: this greenlet awaited a `T` and has just been resumed.
     unsafe { Arrival::receive(word, event) }
 }
@@ -303,20 +323,24 @@ pub(super) fn raise<T>(arrival: Arrival<T>) -> Result<T, SwitchError<T>> {
     }
 }
 
+/// Whether a kill reached the current greenlet when it could not unwind.
+#[inline(always)]
+pub(super) fn is_kill_pending() -> bool {
+    let current = current_ptr();
+    // SAFETY: the current greenlet's block is alive (`try_current`).
+    !current.is_null() && unsafe { (*current).kill_is_pending.get() }
+}
+
 /// Raises a kill that reached the current greenlet when it could not unwind, if it can now.
 ///
 /// `panicking` counts by thread: so a kill may also be late because another greenlet waits in a
 /// destructor.
 #[inline]
 pub(super) fn raise_pending_kill() {
-    let current = current_ptr();
-    if current.is_null() {
-        return;
-    }
-    // SAFETY: the current greenlet's block is alive (`try_current`).
-    let is_pending = unsafe { &(*current).kill_is_pending };
-    if is_pending.get() && !thread::panicking() {
-        is_pending.set(false);
+    if is_kill_pending() && !thread::panicking() {
+        if let Some(current) = try_current() {
+            current.kill_is_pending.set(false);
+        }
         resume_unwind(Box::new(GreenletExit));
     }
 }
@@ -335,7 +359,7 @@ unsafe fn transfer<T: 'static>(to: *const Block, word: Word, event: Event) -> (W
     // resume it.
     let from = unsafe { &*from };
     from.set_takes::<T>();
-    CURRENT.set(to);
+    set_current(to);
     #[cfg(test)]
     trace::note(to);
     // SAFETY: `from` is saved here and nowhere else until it is resumed, which it can be as it is

@@ -1,7 +1,9 @@
 //! The thread's own hub.
+#![allow(unsafe_code)]
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::io;
+use std::ptr;
 use std::rc::Rc;
 
 use super::Hub;
@@ -10,6 +12,10 @@ use crate::greenlet;
 
 thread_local! {
     static HUB: Guard = Guard::new();
+
+    /// The hub in `HUB`, or null while there is none. Read without asking whether `HUB` is there, and
+    /// from a fixed address.
+    static OPEN: Cell<*const Rc<Hub>> = const { Cell::new(ptr::null()) };
 }
 
 /// Owns the thread's hub, and closes it when the thread exits.
@@ -29,14 +35,17 @@ impl Guard {
             return Ok(Rc::clone(hub));
         }
         let hub = Hub::new(Clock::monotonic())?;
-        Ok(Rc::clone(self.hub.get_or_init(|| hub)))
+        let hub = self.hub.get_or_init(|| hub);
+        OPEN.with(|open| open.set(hub));
+        Ok(Rc::clone(hub))
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(hub) = self.hub.get() {
-            hub.closed.set(true);
+            hub.close();
+            OPEN.with(|open| open.set(ptr::null()));
         }
     }
 }
@@ -60,6 +69,32 @@ pub(crate) fn try_current() -> io::Result<Rc<Hub>> {
 /// When no epoll instance can be made.
 pub(crate) fn current() -> Option<Rc<Hub>> {
     made().map(|hub| hub.expect("no hub could be made"))
+}
+
+/// Lets every other runnable greenlet of this thread run once. While the thread exits it does
+/// nothing.
+///
+/// # Panics
+///
+/// When no epoll instance can be made, and on the hub's own loop.
+#[inline(always)]
+pub(crate) fn yield_now() {
+    let hub = OPEN.with(Cell::get);
+    if hub.is_null() {
+        return yield_first();
+    }
+    // SAFETY: it is the address of the hub in HUB, which has its final place, as a thread-local does,
+    // and is there until `Guard`'s `drop`, which comes on this thread, not before this greenlet has
+    // left. If this greenlet is resumed after that, `Hub::yield_now` makes no more use of the hub.
+    unsafe { &*hub }.yield_now();
+}
+
+/// [`yield_now`] before the thread has a hub, and when it has none any more.
+#[cold]
+fn yield_first() {
+    if let Some(hub) = current() {
+        hub.yield_now();
+    }
 }
 
 /// None when the thread is exiting.

@@ -17,22 +17,21 @@
 
 mod current;
 mod fd;
+mod mainloop;
+mod ring;
 mod run_queue;
 pub(crate) mod waiter;
 
 use std::cell::{Cell, RefCell};
-use std::fmt::Write;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
-use std::thread;
 use std::time::Duration;
 
 use crate::clock::{Clock, Deadline};
-use crate::greenlet::{self, Greenlet, GreenletExit, SwitchError};
+use crate::greenlet::{self, Greenlet, SwitchError};
 use crate::poller::{Events, Poller};
 use crate::timers::Timers;
-pub(crate) use current::{current, try_current};
+pub(crate) use current::{current, try_current, yield_now};
 use fd::FdTable;
 pub(crate) use fd::{Direction, Drained, Source};
 use run_queue::{Next, RunQueue};
@@ -48,6 +47,7 @@ const IO_BUDGET: u32 = 64;
 
 /// Why a parked greenlet runs again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub(crate) enum Wake {
     /// It runs for the first time.
     Start,
@@ -82,6 +82,8 @@ pub(crate) struct Hub {
     io_budget: Cell<u32>,
     /// Whether the thread is exiting: nobody parks any more.
     closed: Cell<bool>,
+    /// Whether it is closed or the mainloop is the current greenlet.
+    nobody_parks: Cell<bool>,
 }
 
 impl Hub {
@@ -99,6 +101,7 @@ impl Hub {
             budget: Cell::new(BUDGET),
             io_budget: Cell::new(IO_BUDGET),
             closed: Cell::new(false),
+            nobody_parks: Cell::new(false),
         }))
     }
 
@@ -117,32 +120,18 @@ impl Hub {
 
     /// Makes a new greenlet runnable for the first time.
     pub(crate) fn start(&self, greenlet: Greenlet<Wake>) {
-        self.run_queue.borrow_mut().push(greenlet, Wake::Start, None);
+        let id = WaitId::begin(&greenlet);
+        self.run_queue.borrow_mut().push(greenlet, id, Wake::Start);
     }
 
-    /// The greenlet that runs the loop; made when there is none yet or the last one died of a
-    /// panic.
-    pub(crate) fn mainloop(self: &Rc<Self>) -> io::Result<Greenlet<Wake>> {
-        let existing = self.mainloop.borrow().clone();
-        match existing {
-            Some(mainloop) if !mainloop.is_dead() => Ok(mainloop),
-            existing => {
-                let (hub, creator) = (Rc::clone(self), greenlet::current());
-                let mainloop = Greenlet::builder()
-                    .name("mainloop")
-                    .parent(&greenlet::root::<()>())
-                    .build(move |_| hub.run(creator))?;
-                mainloop.end_with_thread();
-                // Up to its first line, so that it waits like any other from here on.
-                let _ = mainloop.switch(Wake::Start);
-                if let Some(dead) = existing {
-                    // Green threads that are its children end in a living loop all the same.
-                    dead.inherit(&mainloop);
-                }
-                *self.mainloop.borrow_mut() = Some(mainloop.clone());
-                Ok(mainloop)
-            }
-        }
+    fn set_in_mainloop(&self, in_mainloop: bool) {
+        self.in_mainloop.set(in_mainloop);
+        self.nobody_parks.set(in_mainloop || self.closed.get());
+    }
+
+    fn close(&self) {
+        self.closed.set(true);
+        self.nobody_parks.set(true);
     }
 
     /// Called before the current greenlet parks.
@@ -150,6 +139,45 @@ impl Hub {
         greenlet::raise_pending_kill();
         let in_mainloop = self.in_mainloop.get();
         assert!(!in_mainloop, "do not call blocking functions from the mainloop");
+    }
+
+    /// Lets every other runnable greenlet run once.
+    ///
+    /// The hub may be gone when this greenlet is resumed: `self` is not used from then on.
+    #[inline(always)]
+    fn yield_now(self: &Rc<Self>) {
+        match self.rotate() {
+            Some((next, wake)) => next.switch_into_and(wake, |resumed| {
+                if !matches!(resumed, Ok(Wake::Ready)) {
+                    after_interruption(resumed);
+                }
+            }),
+            None => Rc::clone(self).yield_through_mainloop(),
+        }
+    }
+
+    /// The next greenlet, for which the current one has made room by standing in the queue: if
+    /// nothing needs the mainloop, or another second thought.
+    #[inline(always)]
+    fn rotate(&self) -> Option<(Greenlet<Wake>, Wake)> {
+        let left = self.budget.get();
+        if left == 0 || self.nobody_parks.get() {
+            return None;
+        }
+        let next = self.run_queue.borrow_mut().rotate()?;
+        self.budget.set(left - 1);
+        self.io_budget.set(IO_BUDGET);
+        Some(next)
+    }
+
+    #[inline(never)]
+    fn yield_through_mainloop(self: Rc<Self>) {
+        if self.closed.get() {
+            return;
+        }
+        self.may_block();
+        let _wait = Wait::stand_in_queue(&self);
+        self.switch_away();
     }
 
     /// Leaves the current greenlet, which is parked or stands in the queue; returns why it runs
@@ -164,14 +192,8 @@ impl Hub {
                     Err(e) => panic!("the hub's mainloop could not be started: {e}"),
                 },
             };
-            match resumed {
-                // A green thread ended whose mainloop has died, and this greenlet is next of kin.
-                Ok(Wake::Ended) => {}
-                Ok(wake) => return wake,
-                // A child that the greenlet made for itself was killed. That is not what it waits
-                // for.
-                Err(SwitchError::Exited) => {}
-                Err(e) => panic!("the hub lost its greenlet: {e}"),
+            if let Some(wake) = waited_for(resumed) {
+                return wake;
             }
         }
     }
@@ -179,8 +201,7 @@ impl Hub {
     /// Makes a greenlet that is not the current one unwind now. The current one goes on at its next
     /// turn.
     pub(crate) fn exit_greenlet(self: &Rc<Self>, victim: &Greenlet<Wake>) {
-        let wait = Wait::begin(self, WaitsFor::Turn);
-        wait.stand_in_queue();
+        let _wait = Wait::stand_in_queue(self);
         // Else it was dead already, or this greenlet's turn has come.
         let ended_here = matches!(victim.exit_now::<Wake>(), Some(Ok(Wake::Ended) | Err(_)));
         if victim.has_pending_kill() {
@@ -188,19 +209,6 @@ impl Hub {
         }
         if ended_here {
             self.switch_away();
-        }
-    }
-
-    /// Kills again those who could not unwind when they were killed, as they or another greenlet of
-    /// the thread was unwinding.
-    fn kill_late(&self) {
-        if self.late_kills.borrow().is_empty() || thread::panicking() {
-            return;
-        }
-        for victim in self.late_kills.take() {
-            if victim.has_pending_kill() && !victim.is_dead() {
-                self.leave_for(|| victim.exit_now());
-            }
         }
     }
 
@@ -226,126 +234,37 @@ impl Hub {
         }
     }
 
-    /// The mainloop.
-    fn run(self: &Rc<Self>, creator: Greenlet<Wake>) -> Wake {
-        let _leaves = LeavesMainloop(self);
-        self.let_run(creator, Wake::Start);
-        loop {
-            self.fire_timers();
-            self.run_ready();
-            self.kill_late();
-            if self.closed.get() {
-                // Told to end when it could not unwind, as a destructor waits that never ends.
-                return Wake::Ended;
-            }
-            self.poll();
-        }
-    }
-
-    /// Runs who can run, up to the budget.
-    fn run_ready(&self) {
-        self.budget.set(BUDGET);
-        while let Some(left) = self.budget.get().checked_sub(1) {
-            self.budget.set(left);
-            let Some((greenlet, wake)) = self.next_if(|_| true) else { break };
-            self.let_run(greenlet, wake);
-            if self.closed.get() {
-                break;
-            }
-        }
-    }
-
-    fn fire_timers(&self) {
-        let mut timers = self.timers.borrow_mut();
-        if timers.is_empty() {
-            return;
-        }
-        let now = self.clock.now();
-        timers.begin_pass();
-        while let Some(wait) = timers.pop_due(now) {
-            self.wake(wait, Wake::Expired);
-        }
-        timers.end_pass();
-    }
-
-    /// Waits for descriptors: not at all if someone can run, else until the next deadline.
-    fn poll(&self) {
-        let timeout = if self.run_queue.borrow().is_empty() {
-            let next = self.timers.borrow().next_deadline();
-            if next.is_never() && !self.fds.borrow().anyone_waits() {
-                panic!("{}", self.deadlock_report());
-            }
-            if next.is_never() { None } else { next.remaining(self.clock.now()) }
-        } else {
-            Some(Duration::ZERO)
-        };
-        let mut events = self.events.borrow_mut();
-        if let Err(e) = self.poller.wait(&mut events, timeout) {
-            panic!("the hub cannot wait for descriptors: {e}");
-        }
-        let mut fds = self.fds.borrow_mut();
-        for event in events.iter() {
-            for wait in fds.dispatch(&event).into_iter().flatten() {
-                self.wake(wait, Wake::Ready);
-            }
-        }
-    }
-
-    /// What to say when nothing can wake anyone any more.
-    fn deadlock_report(&self) -> String {
-        let mut report = String::from("this operation would block forever: nothing can wake");
-        for (greenlet, waits_for) in self.run_queue.borrow().parked() {
-            // Writing to a string does not fail.
-            let _ = write!(report, "\n  {greenlet:?}, which waits for {waits_for}");
-        }
-        report
-    }
-
     /// Counts an operation that is about to be tried; too many in a row without waiting give others
     /// a turn.
     pub(crate) fn spend_io(self: &Rc<Self>) {
         match self.io_budget.get().checked_sub(1) {
             Some(left) => self.io_budget.set(left),
-            None => {
-                Wait::begin(self, WaitsFor::Turn).yield_now();
-            }
-        }
-    }
-
-    /// Leaves the mainloop for a greenlet whose turn has come.
-    fn let_run(&self, greenlet: Greenlet<Wake>, wake: Wake) {
-        // A new one is held until it first comes back: often that is its end, and then its block is
-        // freed right here.
-        self.leave_for(|| match wake {
-            Wake::Start => Some(greenlet.switch(wake)),
-            _ => Some(greenlet.switch_into(wake)),
-        });
-    }
-
-    /// Leaves the mainloop by `switch`. What ends here as a child of the mainloop disturbs nobody.
-    fn leave_for(&self, switch: impl FnOnce() -> Option<Result<Wake, SwitchError<Wake>>>) {
-        self.in_mainloop.set(false);
-        let back = catch_unwind(AssertUnwindSafe(switch));
-        self.in_mainloop.set(true);
-        match back {
-            // A green thread has ended, or hands over; or there was nobody to run, as it ended or
-            // was abandoned when its turn came.
-            Ok(_) => {}
-            // The mainloop itself has to end.
-            Err(payload) if payload.is::<GreenletExit>() => resume_unwind(payload),
-            // A child's panic, which the panic hook has reported: of a destructor after the end of
-            // a green thread, or of a greenlet that outlived the green thread which made it. Its
-            // own destructor might panic.
-            Err(payload) => std::mem::forget(payload),
+            None => self.yield_now(),
         }
     }
 }
 
-/// Notes that the mainloop is not the current greenlet any more when it ends, by a panic too.
-struct LeavesMainloop<'a>(&'a Hub);
+/// Goes on waiting for a turn after something else has come; the greenlet still stands in the queue.
+/// Without a hub nobody waits.
+#[cold]
+#[inline(never)]
+fn after_interruption(resumed: Result<Wake, SwitchError<Wake>>) {
+    if waited_for(resumed).is_none() {
+        if let Some(hub) = current() {
+            hub.switch_away();
+        }
+    }
+}
 
-impl Drop for LeavesMainloop<'_> {
-    fn drop(&mut self) {
-        self.0.in_mainloop.set(false);
+/// What a greenlet was resumed with, if it is what it waited for.
+#[inline]
+fn waited_for(resumed: Result<Wake, SwitchError<Wake>>) -> Option<Wake> {
+    match resumed {
+        // A green thread ended whose mainloop has died, and this greenlet is next of kin.
+        Ok(Wake::Ended) => None,
+        Ok(wake) => Some(wake),
+        // A child that the greenlet made for itself was killed. That is not what it waits for.
+        Err(SwitchError::Exited) => None,
+        Err(e) => panic!("the hub lost its greenlet: {e}"),
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Each wait of a greenlet has a [`WaitId`] of its own. A wake-up names the wait that it ends; when
 //! that wait is over already (it was woken, timed out, or its greenlet was killed) the wake-up
-//! finds another generation and does nothing. So nothing that was meant for an earlier wait ever
+//! finds that the greenlet is at another turn and does nothing. So nothing that was meant for an earlier wait ever
 //! ends a later one.
 //!
 //! | a wait is | until |
@@ -11,20 +11,36 @@
 //! | begun | the greenlet parks, or stands in the queue at once |
 //! | parked | someone wakes it |
 //! | woken: it stands in the queue | its turn comes |
-//! | over | its place is used for another wait |
+//! | over | |
+//!
+//! A greenlet is in one wait at a time, at its place in the table; beginning another ends the one
+//! before.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::RawFd;
 
 use super::Wake;
-use crate::greenlet::Greenlet;
+use super::ring::Ring;
+use crate::greenlet::{self, Greenlet};
+
+/// So many greenlets are taken to be in the processor's first cache.
+const CACHED: usize = 64;
 
 /// Names one wait of one greenlet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WaitId {
-    index: u32,
-    generation: u32,
+    /// The greenlet's place.
+    place: u32,
+    /// Which of all the waits that were ever at that place.
+    turn: u32,
+}
+
+impl WaitId {
+    /// Begins a wait of `greenlet`; the one before is over.
+    #[inline]
+    pub(super) fn begin(greenlet: &Greenlet<Wake>) -> Self {
+        Self { place: greenlet.place(), turn: greenlet.begin_turn() }
+    }
 }
 
 /// What a greenlet waits for, for reports.
@@ -54,21 +70,26 @@ impl fmt::Display for WaitsFor {
     }
 }
 
+/// A parked greenlet.
 #[derive(Debug)]
-struct Slot {
-    generation: u32,
+struct Parked {
+    greenlet: Greenlet<Wake>,
     waits_for: WaitsFor,
-    /// While it is parked.
-    parked: Option<Greenlet<Wake>>,
 }
 
-/// A greenlet in the queue, and what it is to be told when its turn comes.
-#[derive(Debug)]
-struct Runnable {
-    greenlet: Greenlet<Wake>,
+/// Beside a greenlet in the queue: why it stands there.
+#[derive(Clone, Copy, Debug)]
+struct Reason {
+    /// The wait that ends by this.
+    turn: u32,
+    /// What it is to be told when its turn comes.
     wake: Wake,
-    /// The wait that has ended by this; none for a first run.
-    wait: Option<WaitId>,
+}
+
+impl Default for Reason {
+    fn default() -> Self {
+        Self { turn: 0, wake: Wake::Ready }
+    }
 }
 
 /// What came out of the queue.
@@ -85,93 +106,105 @@ pub(super) enum Next {
 /// The waits of one hub's greenlets, and the runnable ones in the order in which they were woken.
 #[derive(Debug, Default)]
 pub(super) struct RunQueue {
-    slots: Vec<Slot>,
-    vacant: Vec<u32>,
-    queue: VecDeque<Runnable>,
+    /// By the greenlets' places.
+    parked: Vec<Option<Parked>>,
+    runnable: Ring<Greenlet<Wake>, Reason>,
 }
 
 impl RunQueue {
-    /// Begins a wait.
+    /// Parks the greenlet of a wait that has begun and is not over.
     #[inline]
-    pub(super) fn begin(&mut self, waits_for: WaitsFor) -> WaitId {
-        if let Some(index) = self.vacant.pop() {
-            let slot = &mut self.slots[index as usize];
-            slot.waits_for = waits_for;
-            return WaitId { index, generation: slot.generation };
+    pub(super) fn park(&mut self, id: WaitId, greenlet: Greenlet<Wake>, waits_for: WaitsFor) {
+        let index = id.place as usize;
+        if index >= self.parked.len() {
+            self.parked.resize_with(index + 1, || None);
         }
-        let index = u32::try_from(self.slots.len()).expect("fewer than 2^32 waits");
-        self.slots.push(Slot { generation: 0, waits_for, parked: None });
-        WaitId { index, generation: 0 }
+        let place = &mut self.parked[index];
+        debug_assert!(place.is_none(), "a greenlet that runs is not parked");
+        *place = Some(Parked { greenlet, waits_for });
     }
 
-    /// Ends a wait, whatever has become of it. Wake-ups for it do nothing from now on. Returns its
-    /// greenlet if it was still parked.
+    /// Ends the parking of a wait, if it is parked, and returns its greenlet.
     #[inline]
-    pub(super) fn end(&mut self, id: WaitId) -> Option<Greenlet<Wake>> {
-        let slot = self.slot(id)?;
-        slot.generation = slot.generation.wrapping_add(1);
-        let parked = slot.parked.take();
-        self.vacant.push(id.index);
-        parked
-    }
-
-    /// Notes that the wait's greenlet parks now.
-    pub(super) fn park(&mut self, id: WaitId, greenlet: Greenlet<Wake>) {
-        if let Some(slot) = self.slot(id) {
-            debug_assert!(slot.parked.is_none(), "a wait is parked once");
-            slot.parked = Some(greenlet);
+    pub(super) fn unpark(&mut self, id: WaitId) -> Option<Greenlet<Wake>> {
+        let place = self.parked.get_mut(id.place as usize)?;
+        if place.as_ref()?.greenlet.turn() != id.turn {
+            return None;
         }
+        Some(place.take()?.greenlet)
     }
 
     /// Makes the wait's greenlet runnable, behind all that are. False if the wait is not parked any
     /// more.
+    #[inline]
     pub(super) fn wake(&mut self, id: WaitId, wake: Wake) -> bool {
-        match self.slot(id).and_then(|slot| slot.parked.take()) {
+        match self.unpark(id) {
             Some(greenlet) => {
-                self.queue.push_back(Runnable { greenlet, wake, wait: Some(id) });
+                self.push(greenlet, id, wake);
                 true
             }
             None => false,
         }
     }
 
-    /// Puts a greenlet into the queue that does not park first.
+    /// Puts a greenlet into the queue for the end of a wait that is not parked.
     #[inline]
-    pub(super) fn push(&mut self, greenlet: Greenlet<Wake>, wake: Wake, wait: Option<WaitId>) {
-        self.queue.push_back(Runnable { greenlet, wake, wait });
+    pub(super) fn push(&mut self, greenlet: Greenlet<Wake>, id: WaitId, wake: Wake) {
+        self.runnable.push(greenlet, Reason { turn: id.turn, wake });
     }
 
     /// Takes the next runnable greenlet out of the queue, if `accept` takes it; else it stays.
     #[inline]
     pub(super) fn next_if(&mut self, accept: impl Fn(&Greenlet<Wake>) -> bool) -> Next {
-        let Some(first) = self.queue.front() else { return Next::Nothing };
-        let waits = first.wait.is_none_or(|id| self.is_pending(id)) && !first.greenlet.is_dead();
-        if waits && !accept(&first.greenlet) {
+        let Some((first, reason)) = self.runnable.front() else { return Next::Nothing };
+        let is_pending = first.turn() == reason.turn && !first.is_dead();
+        if is_pending && !accept(first) {
             return Next::Nothing;
         }
-        match self.queue.pop_front() {
-            Some(Runnable { greenlet, wake, .. }) if waits => Next::Run(greenlet, wake),
-            Some(Runnable { greenlet, .. }) => Next::Stale(greenlet),
+        match self.runnable.pop() {
+            Some((greenlet, Reason { wake, .. })) if is_pending => {
+                self.prefetch();
+                Next::Run(greenlet, wake)
+            }
+            Some((greenlet, _)) => Next::Stale(greenlet),
             None => Next::Nothing,
         }
     }
 
+    /// Takes the next runnable greenlet out of the queue and puts the current one at its end, if
+    /// there is nothing out of the ordinary about either.
+    #[inline(always)]
+    pub(super) fn rotate(&mut self) -> Option<(Greenlet<Wake>, Wake)> {
+        let next = self.runnable.rotate(|first, reason| {
+            if first.turn() != reason.turn || !first.is_active() {
+                return None;
+            }
+            let current = greenlet::current_unless_killed()?;
+            let turn = current.begin_turn();
+            Some((current, Reason { turn, wake: Wake::Ready }))
+        });
+        self.prefetch();
+        next.map(|(next, Reason { wake, .. })| (next, wake))
+    }
+
+    /// Has the processor fetch what the next two turns read: the block of the second, and the frame
+    /// of the first, whose block was fetched a turn ago. A few greenlets are in its caches anyway.
+    #[inline(always)]
+    fn prefetch(&self) {
+        if self.runnable.len() > CACHED {
+            if let (Some(next), Some(second)) = (self.runnable.get(0), self.runnable.get(1)) {
+                next.prefetch_frame();
+                second.prefetch();
+            }
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.runnable.len() == 0
     }
 
     /// All greenlets that are parked, and what for.
     pub(super) fn parked(&self) -> impl Iterator<Item = (&Greenlet<Wake>, WaitsFor)> {
-        self.slots.iter().filter_map(|slot| Some((slot.parked.as_ref()?, slot.waits_for)))
-    }
-
-    #[inline]
-    fn is_pending(&self, id: WaitId) -> bool {
-        self.slots.get(id.index as usize).is_some_and(|slot| slot.generation == id.generation)
-    }
-
-    #[inline]
-    fn slot(&mut self, id: WaitId) -> Option<&mut Slot> {
-        self.slots.get_mut(id.index as usize).filter(|slot| slot.generation == id.generation)
+        self.parked.iter().flatten().map(|parked| (&parked.greenlet, parked.waits_for))
     }
 }

@@ -3,10 +3,10 @@
 //! A primitive begins a wait, hands its [`WaitId`] to whoever will end it, and parks. It gets back
 //! the reason why it was woken; turning reasons into errors is left to the surface.
 
+use std::mem;
 use std::rc::Rc;
 
-use super::run_queue::{WaitId, WaitsFor};
-use super::{Hub, Wake};
+use super::{Hub, WaitId, WaitsFor, Wake};
 use crate::clock::Deadline;
 use crate::greenlet;
 use crate::timers::TimerId;
@@ -16,6 +16,7 @@ use crate::timers::TimerId;
 pub(crate) struct Wait<'a> {
     hub: &'a Rc<Hub>,
     id: WaitId,
+    waits_for: WaitsFor,
     timer: Option<TimerId>,
 }
 
@@ -23,8 +24,16 @@ impl<'a> Wait<'a> {
     /// Begins a wait of the current greenlet.
     #[inline]
     pub(crate) fn begin(hub: &'a Rc<Hub>, waits_for: WaitsFor) -> Self {
-        let id = hub.run_queue.borrow_mut().begin(waits_for);
-        Self { hub, id, timer: None }
+        let id = WaitId::begin(&greenlet::current());
+        Self { hub, id, waits_for, timer: None }
+    }
+
+    /// Makes the current greenlet runnable at its next turn, for one that is about to leave.
+    #[inline]
+    pub(super) fn stand_in_queue(hub: &'a Rc<Hub>) -> Self {
+        let wait = Self::begin(hub, WaitsFor::Turn);
+        hub.run_queue.borrow_mut().push(greenlet::current(), wait.id, Wake::Ready);
+        wait
     }
 
     /// What to wake this wait by.
@@ -48,38 +57,29 @@ impl<'a> Wait<'a> {
         if !deadline.is_never() {
             self.timer = Some(hub.timers.borrow_mut().insert(deadline, self.id));
         }
-        hub.run_queue.borrow_mut().park(self.id, greenlet::current());
-        hub.switch_away()
+        hub.run_queue.borrow_mut().park(self.id, greenlet::current(), self.waits_for);
+        let wake = hub.switch_away();
+        // Its turn has come: nothing is left of it but the timer.
+        self.cancel_timer();
+        mem::forget(self);
+        wake
     }
 
-    /// Stands in the queue of runnable greenlets from the start, and lets those before it run.
     #[inline]
-    pub(crate) fn yield_now(self) -> Wake {
-        let hub = self.hub;
-        if hub.closed.get() {
-            return Wake::Closed;
+    fn cancel_timer(&self) {
+        if let Some(timer) = self.timer {
+            self.hub.timers.borrow_mut().cancel(timer);
         }
-        hub.may_block();
-        self.stand_in_queue();
-        hub.switch_away()
-    }
-
-    /// Makes the current greenlet runnable at its next turn, for one that is about to leave.
-    #[inline]
-    pub(crate) fn stand_in_queue(&self) {
-        let current = greenlet::current();
-        self.hub.run_queue.borrow_mut().push(current, Wake::Ready, Some(self.id));
     }
 }
 
 impl Drop for Wait<'_> {
-    #[inline]
     fn drop(&mut self) {
-        if let Some(timer) = self.timer {
-            self.hub.timers.borrow_mut().cancel(timer);
-        }
-        let parked = self.hub.run_queue.borrow_mut().end(self.id);
+        self.cancel_timer();
+        let parked = self.hub.run_queue.borrow_mut().unpark(self.id);
         // Not while the queue is borrowed.
         drop(parked);
+        // What stands in the queue for this wait is stale from now on.
+        WaitId::begin(&greenlet::current());
     }
 }

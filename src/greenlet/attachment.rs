@@ -1,0 +1,101 @@
+//! Attachments: what the layer above keeps with a greenlet, in the memory of its control block.
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+use std::ops::Deref;
+
+use super::Greenlet;
+use super::handle::{Link, Room};
+
+/// A shared reference to an `A` that was attached to a greenlet when it was made, as an `Rc<A>` is.
+///
+/// It does not keep the greenlet from being killed. The content is dropped with the last reference,
+/// whatever has become of the greenlet.
+pub(crate) struct Attachment<A: 'static> {
+    block: Link,
+    content: PhantomData<A>,
+}
+
+/// Whether an `A` has room in the block; else it goes to the heap, and its box into the block.
+const fn fits<A>() -> bool {
+    size_of::<A>() <= size_of::<Room>() && align_of::<A>() <= align_of::<Room>()
+}
+
+// A box always fits.
+const _: () = assert!(fits::<*mut ()>());
+
+impl<A: 'static> Attachment<A> {
+    /// Attaches `content` to a greenlet that has nothing attached to it.
+    #[inline]
+    pub(super) fn new(block: Link, content: A) -> Self {
+        assert!(block.attachments.get() == 0, "one attachment to a greenlet");
+        let room = block.room();
+        // SAFETY: no attachment refers to the room, so nothing else does; what is written fits.
+        unsafe {
+            if const { fits::<A>() } {
+                room.cast::<A>().write(content);
+            } else {
+                room.cast::<*mut A>().write(Box::into_raw(Box::new(content)));
+            }
+        }
+        block.attachments.set(1);
+        Self { block, content: PhantomData }
+    }
+
+    /// The greenlet that it is attached to.
+    pub(crate) fn greenlet<T: 'static>(&self) -> Greenlet<T> {
+        Greenlet::from_handle(self.block.handle())
+    }
+
+    #[inline]
+    fn content(&self) -> *mut A {
+        let room = self.block.room();
+        if const { fits::<A>() } {
+            room.cast()
+        } else {
+            // SAFETY: `new` wrote the address of the content there. It stays for as long as there
+            // are attachments, of which this is one.
+            unsafe { room.cast::<*mut A>().read() }
+        }
+    }
+}
+
+impl<A: 'static> Clone for Attachment<A> {
+    #[inline]
+    fn clone(&self) -> Self {
+        // The link counts as well, and stops at an overflow.
+        let block = self.block.clone();
+        block.attachments.set(block.attachments.get() + 1);
+        Self { block, content: PhantomData }
+    }
+}
+
+impl<A: 'static> Deref for Attachment<A> {
+    type Target = A;
+
+    #[inline]
+    fn deref(&self) -> &A {
+        // SAFETY: `new` wrote the content, and it is dropped with the last attachment only.
+        unsafe { &*self.content() }
+    }
+}
+
+impl<A: 'static> Drop for Attachment<A> {
+    #[inline]
+    fn drop(&mut self) {
+        let left = self.block.attachments.get() - 1;
+        self.block.attachments.set(left);
+        if left == 0 {
+            let content = self.content();
+            // SAFETY: this was the last attachment, and the content is used no more. The block is
+            // held until it has been dropped, by `self.block`.
+            unsafe {
+                if const { fits::<A>() } {
+                    content.drop_in_place();
+                } else {
+                    drop(Box::from_raw(content));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The two kinds of reference to a control block.
+//!
+//! | | counts in | while there is one |
+//! |---|---|---|
+//! | [`Handle`] | `handles` | the greenlet is not killed, and the block stays |
+//! | [`Link`] | `links` | the block stays |
+//!
+//! Both are one pointer, and cost one increment to copy. The block is freed with the last of either
+//! kind; its memory goes to its thread, which makes the next greenlet's block of it.
+#![allow(unsafe_code)]
+
+use std::cell::{Cell, UnsafeCell};
+use std::mem::{ManuallyDrop, MaybeUninit};
+use std::ops::Deref;
+use std::process::abort;
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+use super::block::Block;
+use super::exit;
+
+/// Room for what the layer above attaches to a greenlet.
+pub(super) type Room = UnsafeCell<MaybeUninit<[u64; 14]>>;
+
+/// A control block, and the room that comes with it.
+#[repr(C)]
+struct Place {
+    block: MaybeUninit<Block>,
+    room: Room,
+}
+
+/// Memory for a block.
+pub(super) struct Memory(Box<Place>);
+
+impl Memory {
+    pub(super) fn new() -> Self {
+        let room = UnsafeCell::new(MaybeUninit::uninit());
+        Self(Box::new(Place { block: MaybeUninit::uninit(), room }))
+    }
+}
+
+/// Keeps the control block in memory, and nothing more: what a child has of its parent.
+pub(super) struct Link(NonNull<Block>);
+
+/// Keeps the greenlet from being killed: what users have. When the last one is dropped, it is.
+pub(super) struct Handle(NonNull<Block>);
+
+impl Link {
+    /// Moves `block` into `memory`; the only reference to it so far.
+    #[inline(always)]
+    pub(super) fn new(mut memory: Memory, block: Block) -> Self {
+        memory.0.block.write(block);
+        // The block is the first that lies there.
+        let link = Self(NonNull::from(Box::leak(memory.0)).cast());
+        count_up(&link.links);
+        link
+    }
+
+    /// The room beside the block.
+    #[inline(always)]
+    pub(super) fn room(&self) -> *mut MaybeUninit<[u64; 14]> {
+        let place = self.0.cast::<Place>().as_ptr();
+        // SAFETY: the block lies in a `Place`, which is there for as long as the block.
+        UnsafeCell::raw_get(unsafe { &raw const (*place).room })
+    }
+
+    /// The reference as an address, which [`from_raw`](Self::from_raw) takes back.
+    pub(super) fn into_raw(self) -> *const Block {
+        ManuallyDrop::new(self).as_ptr()
+    }
+
+    /// Undoes [`into_raw`](Self::into_raw).
+    ///
+    /// # Safety
+    ///
+    /// Once for each address that it gave.
+    pub(super) unsafe fn from_raw(block: *const Block) -> Self {
+        // SAFETY: the caller's promise: it came from a reference, so it is not null.
+        Self(unsafe { NonNull::new_unchecked(block.cast_mut()) })
+    }
+
+    #[inline(always)]
+    pub(super) fn as_ptr(&self) -> *const Block {
+        self.0.as_ptr()
+    }
+
+    /// A handle to the same greenlet.
+    #[inline(always)]
+    pub(super) fn handle(&self) -> Handle {
+        count_up(&self.handles);
+        Handle(self.0)
+    }
+
+    /// Gives the reference up. The block, if it was the last one.
+    fn release(self) -> Option<NonNull<Block>> {
+        let this = ManuallyDrop::new(self);
+        this.links.set(this.links.get() - 1);
+        this.is_unreferenced().then_some(this.0)
+    }
+}
+
+impl Handle {
+    /// A handle to a greenlet whose block is known by its address.
+    ///
+    /// # Safety
+    ///
+    /// The address was got from a `Link` or a `Handle`, and the block has not been freed.
+    #[inline(always)]
+    pub(super) unsafe fn from_ptr(block: *const Block) -> Self {
+        // SAFETY: the caller's promise: it came from a reference, so it is not null.
+        let handle = Self(unsafe { NonNull::new_unchecked(block.cast_mut()) });
+        count_up(&handle.handles);
+        handle
+    }
+
+    #[inline(always)]
+    pub(super) fn as_ptr(&self) -> *const Block {
+        self.0.as_ptr()
+    }
+
+    #[inline(always)]
+    pub(super) fn link(&self) -> Link {
+        count_up(&self.links);
+        Link(self.0)
+    }
+
+    /// Drops it; if it is the last one, after `keep` has made another.
+    #[inline(always)]
+    pub(super) fn let_go(self, keep: impl FnOnce(&Self)) {
+        let this = ManuallyDrop::new(self);
+        if this.is_last() {
+            keep(&this);
+            debug_assert!(!this.is_last());
+        }
+        this.handles.set(this.handles.get() - 1);
+    }
+
+    /// Whether there is no other.
+    #[inline(always)]
+    pub(super) fn is_last(&self) -> bool {
+        self.handles.get() == 1
+    }
+}
+
+impl Clone for Link {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        count_up(&self.links);
+        Self(self.0)
+    }
+}
+
+impl Clone for Handle {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        count_up(&self.handles);
+        Self(self.0)
+    }
+}
+
+impl Drop for Link {
+    #[inline]
+    fn drop(&mut self) {
+        self.links.set(self.links.get() - 1);
+        if self.is_unreferenced() {
+            // SAFETY: this was the last reference of either kind, and it is gone.
+            unsafe { free(self.0) };
+        }
+    }
+}
+
+impl Drop for Handle {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.is_last() {
+            return drop_last(self);
+        }
+        self.handles.set(self.handles.get() - 1);
+    }
+}
+
+#[inline(never)]
+fn drop_last(last: &mut Handle) {
+    // While it still counts, so that the greenlet's own code, which may run now, does not drop the
+    // last one.
+    exit::last_handle(last);
+    last.handles.set(last.handles.get() - 1);
+    if last.is_unreferenced() {
+        // SAFETY: this was the last reference of either kind, and it is gone.
+        unsafe { free(last.0) };
+    }
+}
+
+/// Frees a block, and those of its ancestors that only their children refer to: in a loop, as a
+/// chain of them may be longer than the stack is deep.
+///
+/// # Safety
+///
+/// Nothing refers to the block any more.
+unsafe fn free(block: NonNull<Block>) {
+    let mut last = Some(block);
+    while let Some(block) = last {
+        // SAFETY: the block is still whole, and nothing else refers to it.
+        let (parent, thread) = unsafe { (block.as_ref().take_parent(), &block.as_ref().thread) };
+        let thread = Rc::clone(thread);
+        last = parent.and_then(Link::release);
+        // SAFETY: nothing refers to it, so it is ours. No code of the user's runs: what is attached to
+        // it went with its last reference. `Link::new` leaked the box of its place.
+        let memory = unsafe {
+            block.drop_in_place();
+            Memory(Box::from_raw(block.cast::<Place>().as_ptr()))
+        };
+        thread.recycle(memory);
+    }
+}
+
+#[inline(always)]
+fn count_up(count: &Cell<usize>) {
+    let counted = count.get().wrapping_add(1);
+    count.set(counted);
+    if counted == 0 {
+        // So many were forgotten that the count would be wrong.
+        abort();
+    }
+}
+
+impl Deref for Link {
+    type Target = Block;
+
+    #[inline(always)]
+    fn deref(&self) -> &Block {
+        // SAFETY: the block is there for as long as this reference counts, and is never borrowed
+        // mutably.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Deref for Handle {
+    type Target = Block;
+
+    #[inline(always)]
+    fn deref(&self) -> &Block {
+        // SAFETY: as for `Link`.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl PartialEq for Handle {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}

@@ -1,0 +1,160 @@
+//! The mainloop: the greenlet that fires timers, waits for descriptors, and starts green threads.
+
+use std::fmt::Write;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+use std::thread;
+use std::time::Duration;
+
+use super::{BUDGET, Hub, Wake};
+use crate::greenlet::{self, Greenlet, GreenletExit, SwitchError};
+
+impl Hub {
+    /// The greenlet that runs the loop; made when there is none yet or the last one died of a
+    /// panic.
+    pub(crate) fn mainloop(self: &Rc<Self>) -> io::Result<Greenlet<Wake>> {
+        let existing = self.mainloop.borrow().clone();
+        match existing {
+            Some(mainloop) if !mainloop.is_dead() => Ok(mainloop),
+            existing => {
+                let (hub, creator) = (Rc::clone(self), greenlet::current());
+                let mainloop = Greenlet::builder()
+                    .name("mainloop")
+                    .parent(&greenlet::root::<()>())
+                    .build(move |_| hub.run(creator))?;
+                mainloop.end_with_thread();
+                // Up to its first line, so that it waits like any other from here on.
+                let _ = mainloop.switch(Wake::Start);
+                if let Some(dead) = existing {
+                    // Green threads that are its children end in a living loop all the same.
+                    dead.inherit(&mainloop);
+                }
+                *self.mainloop.borrow_mut() = Some(mainloop.clone());
+                Ok(mainloop)
+            }
+        }
+    }
+
+    /// The mainloop.
+    fn run(self: &Rc<Self>, creator: Greenlet<Wake>) -> Wake {
+        let _leaves = LeavesMainloop(self);
+        self.let_run(creator, Wake::Start);
+        loop {
+            self.fire_timers();
+            self.run_ready();
+            self.kill_late();
+            if self.closed.get() {
+                // Told to end when it could not unwind, as a destructor waits that never ends.
+                return Wake::Ended;
+            }
+            self.poll();
+        }
+    }
+
+    /// Runs who can run, up to the budget.
+    fn run_ready(&self) {
+        self.budget.set(BUDGET);
+        while let Some(left) = self.budget.get().checked_sub(1) {
+            self.budget.set(left);
+            let Some((greenlet, wake)) = self.next_if(|_| true) else { break };
+            self.let_run(greenlet, wake);
+            if self.closed.get() {
+                break;
+            }
+        }
+    }
+
+    fn fire_timers(&self) {
+        let mut timers = self.timers.borrow_mut();
+        if timers.is_empty() {
+            return;
+        }
+        let now = self.clock.now();
+        timers.begin_pass();
+        while let Some(wait) = timers.pop_due(now) {
+            self.wake(wait, Wake::Expired);
+        }
+        timers.end_pass();
+    }
+
+    /// Waits for descriptors: not at all if someone can run, else until the next deadline.
+    fn poll(&self) {
+        let timeout = if self.run_queue.borrow().is_empty() {
+            let next = self.timers.borrow().next_deadline();
+            if next.is_never() && !self.fds.borrow().anyone_waits() {
+                panic!("{}", self.deadlock_report());
+            }
+            if next.is_never() { None } else { next.remaining(self.clock.now()) }
+        } else if self.fds.borrow().anyone_waits() {
+            Some(Duration::ZERO)
+        } else {
+            return;
+        };
+        let mut events = self.events.borrow_mut();
+        if let Err(e) = self.poller.wait(&mut events, timeout) {
+            panic!("the hub cannot wait for descriptors: {e}");
+        }
+        let mut fds = self.fds.borrow_mut();
+        for event in events.iter() {
+            for wait in fds.dispatch(&event).into_iter().flatten() {
+                self.wake(wait, Wake::Ready);
+            }
+        }
+    }
+
+    /// What to say when nothing can wake anyone any more.
+    fn deadlock_report(&self) -> String {
+        let mut report = String::from("this operation would block forever: nothing can wake");
+        for (greenlet, waits_for) in self.run_queue.borrow().parked() {
+            // Writing to a string does not fail.
+            let _ = write!(report, "\n  {greenlet:?}, which waits for {waits_for}");
+        }
+        report
+    }
+
+    /// Kills again those who could not unwind when they were killed, as they or another greenlet of
+    /// the thread was unwinding.
+    fn kill_late(&self) {
+        if self.late_kills.borrow().is_empty() || thread::panicking() {
+            return;
+        }
+        for victim in self.late_kills.take() {
+            if victim.has_pending_kill() && !victim.is_dead() {
+                self.leave_for(|| victim.exit_now());
+            }
+        }
+    }
+
+    /// Leaves the mainloop for a greenlet whose turn has come.
+    fn let_run(&self, greenlet: Greenlet<Wake>, wake: Wake) {
+        self.leave_for(|| Some(greenlet.switch_into(wake)));
+    }
+
+    /// Leaves the mainloop by `switch`. What ends here as a child of the mainloop disturbs nobody.
+    fn leave_for(&self, switch: impl FnOnce() -> Option<Result<Wake, SwitchError<Wake>>>) {
+        self.set_in_mainloop(false);
+        let back = catch_unwind(AssertUnwindSafe(switch));
+        self.set_in_mainloop(true);
+        match back {
+            // A green thread has ended, or hands over; or there was nobody to run, as it ended or
+            // was abandoned when its turn came.
+            Ok(_) => {}
+            // The mainloop itself has to end.
+            Err(payload) if payload.is::<GreenletExit>() => resume_unwind(payload),
+            // A child's panic, which the panic hook has reported: of a destructor after the end of
+            // a green thread, or of a greenlet that outlived the green thread which made it. Its
+            // own destructor might panic.
+            Err(payload) => std::mem::forget(payload),
+        }
+    }
+}
+
+/// Notes that the mainloop is not the current greenlet any more when it ends, by a panic too.
+struct LeavesMainloop<'a>(&'a Hub);
+
+impl Drop for LeavesMainloop<'_> {
+    fn drop(&mut self) {
+        self.0.set_in_mainloop(false);
+    }
+}

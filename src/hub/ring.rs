@@ -1,0 +1,158 @@
+//! The queue that the run queue is made of: first in, first out, in one piece of memory whose size is
+//! a power of two, so that a turn costs a mask and no branch.
+
+use std::iter;
+use std::mem;
+
+/// A queue of `T`s, each with an `N` beside it: apart from each other, so that the processor sees no
+/// load that is wider than the store before it, which would stall it.
+#[derive(Debug)]
+pub(super) struct Ring<T, N> {
+    /// As many as there is room for: none, or a power of two.
+    slots: Box<[Slot<T, N>]>,
+    /// How many were ever taken out, and put in, modulo 2^64: their places are these modulo the room.
+    taken: usize,
+    put: usize,
+}
+
+#[derive(Debug, Default)]
+struct Slot<T, N> {
+    item: Option<T>,
+    note: N,
+}
+
+impl<T, N: Copy + Default> Default for Ring<T, N> {
+    fn default() -> Self {
+        Self { slots: Box::default(), taken: 0, put: 0 }
+    }
+}
+
+impl<T, N: Copy + Default> Ring<T, N> {
+    #[inline(always)]
+    pub(super) fn len(&self) -> usize {
+        self.put.wrapping_sub(self.taken)
+    }
+
+    /// The one that is taken out next.
+    #[inline(always)]
+    pub(super) fn front(&self) -> Option<(&T, N)> {
+        // There is nothing at its place if there is none, or no place at all.
+        let slot = self.slots.get(self.place(self.taken))?;
+        Some((slot.item.as_ref()?, slot.note))
+    }
+
+    /// The one that is taken out after `index` others.
+    #[inline(always)]
+    pub(super) fn get(&self, index: usize) -> Option<&T> {
+        if index >= self.len() {
+            return None;
+        }
+        self.slots.get(self.place(self.taken.wrapping_add(index)))?.item.as_ref()
+    }
+
+    #[inline(always)]
+    pub(super) fn pop(&mut self) -> Option<(T, N)> {
+        let place = self.place(self.taken);
+        let slot = self.slots.get_mut(place)?;
+        let item = slot.item.take()?;
+        self.taken = self.taken.wrapping_add(1);
+        Some((item, slot.note))
+    }
+
+    #[inline(always)]
+    pub(super) fn push(&mut self, item: T, note: N) {
+        if self.len() == self.slots.len() {
+            self.grow();
+        }
+        let place = self.place(self.put);
+        self.put = self.put.wrapping_add(1);
+        let slot = &mut self.slots[place];
+        // There was none at that place: nothing to drop.
+        mem::forget(slot.item.replace(item));
+        slot.note = note;
+    }
+
+    /// Takes out the first, if `next` has another to put in for it.
+    #[inline(always)]
+    pub(super) fn rotate(&mut self, next: impl FnOnce(&T, N) -> Option<(T, N)>) -> Option<(T, N)> {
+        let place = self.place(self.taken);
+        let slot = self.slots.get_mut(place)?;
+        let (item, note) = next(slot.item.as_ref()?, slot.note)?;
+        let first = (slot.item.take(), slot.note);
+        self.taken = self.taken.wrapping_add(1);
+        // There is room now.
+        let place = self.place(self.put);
+        self.put = self.put.wrapping_add(1);
+        if let Some(slot) = self.slots.get_mut(place) {
+            mem::forget(slot.item.replace(item));
+            slot.note = note;
+        }
+        Some((first.0?, first.1))
+    }
+
+    #[inline(always)]
+    fn place(&self, count: usize) -> usize {
+        count & self.slots.len().wrapping_sub(1)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn grow(&mut self) {
+        let room = (self.slots.len() * 2).max(16);
+        let all = iter::from_fn(|| self.pop());
+        let mut slots: Vec<_> = all.map(|(item, note)| Slot { item: Some(item), note }).collect();
+        (self.taken, self.put) = (0, slots.len());
+        slots.resize_with(room, || Slot { item: None, note: N::default() });
+        self.slots = slots.into_boxed_slice();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Ring;
+    use quickcheck::quickcheck;
+    use std::collections::VecDeque;
+
+    quickcheck! {
+        /// `None` pops, and zero rotates.
+        fn it_is_a_queue(steps: Vec<Option<u8>>) -> bool {
+            let (mut ring, mut model) = (Ring::default(), VecDeque::new());
+            steps.into_iter().all(|step| {
+                let same = match step {
+                    Some(0) => {
+                        let first = model.pop_front();
+                        model.extend(first.map(|_| (0, 0)));
+                        ring.rotate(|_, _| Some((0, 0))) == first
+                    }
+                    Some(item) => {
+                        ring.push(item, item);
+                        model.push_back((item, item));
+                        true
+                    }
+                    None => ring.pop() == model.pop_front(),
+                };
+                same && ring.len() == model.len()
+                    && ring.front().map(|(item, note)| (*item, note)) == model.front().copied()
+                    && (0..3).all(|index| ring.get(index) == model.get(index).map(|(item, _)| item))
+            })
+        }
+    }
+
+    #[test]
+    fn its_order_survives_growing_when_it_has_wrapped() {
+        let mut ring = Ring::default();
+        for item in 0..12 {
+            ring.push(item, ());
+        }
+        for item in 0..10 {
+            assert_eq!(ring.pop(), Some((item, ())));
+        }
+        for item in 12..40 {
+            ring.push(item, ());
+        }
+        for item in 10..40 {
+            assert_eq!(ring.pop(), Some((item, ())));
+        }
+        assert_eq!(ring.pop(), None);
+    }
+}
