@@ -124,14 +124,13 @@ impl Handle {
         Link(self.0)
     }
 
-    /// Drops it; if it is the last one, after `keep` has made another.
+    /// Drops it; but if it is the last one, gives it to `keep`.
     #[inline(always)]
-    pub(super) fn let_go(self, keep: impl FnOnce(&Self)) {
-        let this = ManuallyDrop::new(self);
-        if this.is_last() {
-            keep(&this);
-            debug_assert!(!this.is_last());
+    pub(super) fn let_go(self, keep: impl FnOnce(Self)) {
+        if self.is_last() {
+            return keep(self);
         }
+        let this = ManuallyDrop::new(self);
         this.handles.set(this.handles.get() - 1);
     }
 
@@ -173,21 +172,24 @@ impl Drop for Handle {
     #[inline(always)]
     fn drop(&mut self) {
         if self.is_last() {
-            return drop_last(self);
+            return drop_last(self.0);
         }
         self.handles.set(self.handles.get() - 1);
     }
 }
 
+/// By value, so that the handle need not have an address where it is dropped.
+#[cold]
 #[inline(never)]
-fn drop_last(last: &mut Handle) {
+fn drop_last(block: NonNull<Block>) {
+    let last = ManuallyDrop::new(Handle(block));
     // While it still counts, so that the greenlet's own code, which may run now, does not drop the
     // last one.
-    exit::last_handle(last);
+    exit::last_handle(&last);
     last.handles.set(last.handles.get() - 1);
     if last.is_unreferenced() {
         // SAFETY: this was the last reference of either kind, and it is gone.
-        unsafe { free(last.0) };
+        unsafe { free(block) };
     }
 }
 

@@ -141,6 +141,14 @@ impl Thread {
     }
 }
 
+/// Keeps a greenlet that loses its last handle while it runs, or is about to.
+#[cold]
+#[inline(never)]
+pub(super) fn adopt_orphan(last: Handle) {
+    let thread = Rc::clone(&last.thread);
+    thread.adopt_orphan(last);
+}
+
 /// Drops the handles that are not to be kept, one by one: what is dropped may add others.
 fn drop_unless(handles: &RefCell<Vec<Handle>>, keep: impl Fn(&Handle) -> bool) {
     loop {

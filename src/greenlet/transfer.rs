@@ -18,11 +18,10 @@ use std::cell::{Cell, UnsafeCell};
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::panic::resume_unwind;
 use std::ptr;
-use std::thread;
 
 use super::block::Block;
 use super::handle::{Handle, Link};
-use super::{GreenletExit, SwitchError};
+use super::{GreenletExit, SwitchError, thread};
 use crate::arch::{self, Word};
 
 /// What a panic carries.
@@ -190,7 +189,7 @@ pub(super) fn pack_payload(payload: Payload) -> Word {
 #[inline(always)]
 pub(super) fn switch<T: 'static>(to: &Handle, value: T) -> Result<T, SwitchError<T>> {
     if !to.takes::<T>() || to.is_current() {
-        return switch_slow(to, value);
+        return switch_slow(to.clone(), value);
     }
     // SAFETY: checked; the caller holds the reference meanwhile.
     unsafe { send(to.as_ptr(), value) }
@@ -205,11 +204,11 @@ pub(super) fn switch_into<T: 'static, R>(
     then: impl Fn(Result<T, SwitchError<T>>) -> R,
 ) -> R {
     if !to.takes::<T>() || to.is_current() {
-        return then(switch_slow(&to, value));
+        return then(switch_slow(to, value));
     }
     let block = to.as_ptr();
     // The last one is dropped while its greenlet runs, so to say, and not by us when we come back.
-    to.let_go(|last| last.thread.adopt_orphan(last.clone()));
+    to.let_go(thread::adopt_orphan);
     // SAFETY: checked; another handle is left, and the block becomes the current greenlet's before
     // anything runs that could drop that one.
     unsafe { send_and(block, value, then) }
@@ -254,11 +253,11 @@ unsafe fn send_and<T: 'static, R>(
 /// Switching to oneself, to a dead greenlet, or to one whose pending switch takes another type.
 #[cold]
 #[inline(never)]
-fn switch_slow<T: 'static>(to: &Handle, value: T) -> Result<T, SwitchError<T>> {
+fn switch_slow<T: 'static>(to: Handle, value: T) -> Result<T, SwitchError<T>> {
     if !to.is_dead() {
         return switch_to_living(&to.link(), value);
     }
-    match nearest_living_ancestor(to) {
+    match nearest_living_ancestor(&to) {
         Some(ancestor) => switch_to_living(&ancestor, value),
         None => Err(SwitchError::ThreadExiting { value }),
     }
@@ -337,7 +336,7 @@ pub(super) fn is_kill_pending() -> bool {
 /// destructor.
 #[inline]
 pub(super) fn raise_pending_kill() {
-    if is_kill_pending() && !thread::panicking() {
+    if is_kill_pending() && !std::thread::panicking() {
         if let Some(current) = try_current() {
             current.kill_is_pending.set(false);
         }

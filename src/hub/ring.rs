@@ -78,16 +78,15 @@ impl<T, N: Copy + Default> Ring<T, N> {
         let place = self.place(self.taken);
         let slot = self.slots.get_mut(place)?;
         let (item, note) = next(slot.item.as_ref()?, slot.note)?;
-        let first = (slot.item.take(), slot.note);
+        let (first, first_note) = (slot.item.take()?, slot.note);
         self.taken = self.taken.wrapping_add(1);
         // There is room now.
         let place = self.place(self.put);
         self.put = self.put.wrapping_add(1);
-        if let Some(slot) = self.slots.get_mut(place) {
-            mem::forget(slot.item.replace(item));
-            slot.note = note;
-        }
-        Some((first.0?, first.1))
+        let slot = &mut self.slots[place];
+        mem::forget(slot.item.replace(item));
+        slot.note = note;
+        Some((first, first_note))
     }
 
     #[inline(always)]

@@ -175,16 +175,16 @@ impl RunQueue {
     /// there is nothing out of the ordinary about either.
     #[inline(always)]
     pub(super) fn rotate(&mut self) -> Option<(Greenlet<Wake>, Wake)> {
-        let next = self.runnable.rotate(|first, reason| {
+        let (next, Reason { wake, .. }) = self.runnable.rotate(|first, reason| {
             if first.turn() != reason.turn || !first.is_active() {
                 return None;
             }
             let current = greenlet::current_unless_killed()?;
             let turn = current.begin_turn();
             Some((current, Reason { turn, wake: Wake::Ready }))
-        });
+        })?;
         self.prefetch();
-        next.map(|(next, Reason { wake, .. })| (next, wake))
+        Some((next, wake))
     }
 
     /// Has the processor fetch what the next two turns read: the block of the second, and the frame
@@ -192,10 +192,15 @@ impl RunQueue {
     #[inline(always)]
     fn prefetch(&self) {
         if self.runnable.len() > CACHED {
-            if let (Some(next), Some(second)) = (self.runnable.get(0), self.runnable.get(1)) {
-                next.prefetch_frame();
-                second.prefetch();
-            }
+            self.prefetch_two();
+        }
+    }
+
+    #[inline(never)]
+    fn prefetch_two(&self) {
+        if let (Some(next), Some(second)) = (self.runnable.get(0), self.runnable.get(1)) {
+            next.prefetch_frame();
+            second.prefetch();
         }
     }
 
