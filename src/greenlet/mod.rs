@@ -55,25 +55,25 @@ mod attachment;
 mod block;
 mod builder;
 mod entry;
+mod error;
 mod exit;
 mod handle;
+mod scheduling;
 mod thread;
 mod transfer;
 
-use std::any::type_name;
 use std::fmt;
-use std::io;
 use std::marker::PhantomData;
 
 pub(crate) use attachment::Attachment;
 use block::Stage;
 pub use builder::Builder;
+pub use error::SwitchError;
 pub use exit::GreenletExit;
 use handle::Handle;
+pub(crate) use scheduling::{current_unless_killed, is_thread_alive, raise_pending_kill, root};
 #[cfg(test)]
 pub(crate) use transfer::trace;
-
-use crate::arch;
 
 /// A handle to a greenlet that is switched to with values of type `T`, mirroring greenlet's
 /// `greenlet`.
@@ -208,99 +208,9 @@ impl<T: 'static> Greenlet<T> {
         Greenlet::from_handle(self.handle.clone())
     }
 
-    /// As [`switch`](Self::switch), but this handle is dropped before and not after it, if it is
-    /// not the last one.
-    #[inline(always)]
-    pub(crate) fn switch_into(self, value: T) -> Result<T, SwitchError<T>> {
-        self.switch_into_and(value, |resumed| resumed)
-    }
-
-    /// [`switch_into`](Self::switch_into), and passes what it returns to `then`: which the compiler
-    /// can specialise for each way that leads there.
-    #[inline(always)]
-    pub(crate) fn switch_into_and<R>(
-        self,
-        value: T,
-        then: impl Fn(Result<T, SwitchError<T>>) -> R,
-    ) -> R {
-        transfer::switch_into(self.handle, value, then)
-    }
-
-    /// Whether it was killed when it could not unwind, and has not been since.
-    pub(crate) fn has_pending_kill(&self) -> bool {
-        self.handle.kill_is_pending.get()
-    }
-
-    /// Has this greenlet unwound when its thread exits. Its code must hold no reference into a
-    /// thread-local value of the user's while it is suspended.
-    pub(crate) fn end_with_thread(&self) {
-        self.handle.ends_with_thread.set(true);
-    }
-
-    /// Lets it run to its end without anyone holding it: it holds itself.
-    pub(crate) fn hold_itself(&self) {
-        self.handle.own.set(Some(self.handle.clone()));
-    }
-
-    /// Its place among the greenlets of its thread that are not dead: a small number, which is
-    /// given to another when it dies.
-    #[inline(always)]
-    pub(crate) fn place(&self) -> u32 {
-        self.handle.place.get()
-    }
-
-    /// Numbers what it will wait for next. Of all greenlets that are ever at its place, none other
-    /// has this turn, until the numbers start anew after 2^32 turns.
-    #[inline(always)]
-    pub(crate) fn begin_turn(&self) -> u32 {
-        let turn = self.handle.turn.get().wrapping_add(1);
-        self.handle.turn.set(turn);
-        turn
-    }
-
-    /// The number of its newest turn.
-    #[inline(always)]
-    pub(crate) fn turn(&self) -> u32 {
-        self.handle.turn.get()
-    }
-
-    /// Has the processor fetch what a switch to it reads first.
-    #[inline(always)]
-    pub(crate) fn prefetch(&self) {
-        arch::prefetch(self.handle.as_ptr().cast());
-    }
-
-    /// Has the processor fetch the innermost frame of this suspended greenlet. Its block is read for
-    /// that: see [`prefetch`](Self::prefetch).
-    #[inline(always)]
-    pub(crate) fn prefetch_frame(&self) {
-        self.handle.prefetch_frame();
-    }
-
-    /// Makes what ends in this dead greenlet, as its child, end in `heir` instead.
-    pub(crate) fn inherit<U: 'static>(&self, heir: &Greenlet<U>) {
-        debug_assert!(self.is_dead() && *self != *heir);
-        self.handle.set_parent(heir.handle.link());
-    }
-
     #[inline]
     fn from_handle(handle: Handle) -> Self {
         Self { handle, takes: PhantomData }
-    }
-
-    /// Makes a suspended greenlet unwind with [`GreenletExit`], now; what it ends with goes to its
-    /// parent. Returns when the current greenlet is next switched to with a `U`, as from
-    /// [`switch`](Self::switch).
-    ///
-    /// Nothing happens to a greenlet that is dead; to the current one the exit is raised at once.
-    pub(crate) fn exit_now<U: 'static>(&self) -> Option<Result<U, SwitchError<U>>> {
-        if self.is_dead() {
-            return None;
-        }
-        if self.is_current() {
-            std::panic::resume_unwind(Box::new(GreenletExit));
-        }
-        Some(transfer::raise(transfer::kill::<U>(&self.handle.link())))
     }
 }
 
@@ -317,24 +227,6 @@ pub fn current<T: 'static>() -> Greenlet<T> {
     Greenlet::from_handle(thread::current())
 }
 
-/// The current greenlet, if the thread has one yet and no late kill waits for it to block.
-#[inline(always)]
-pub(crate) fn current_unless_killed<T: 'static>() -> Option<Greenlet<T>> {
-    if transfer::is_kill_pending() {
-        return None;
-    }
-    transfer::try_current().map(Greenlet::from_handle)
-}
-
-/// The root of this thread's greenlets: the one that runs on the thread's own stack.
-pub(crate) fn root<T: 'static>() -> Greenlet<T> {
-    let mut root = current();
-    while let Some(parent) = root.parent() {
-        root = parent;
-    }
-    root
-}
-
 /// Kills all greenlets of this thread, the youngest first, mirroring gevent's `killall`.
 ///
 /// Each unwinds with [`GreenletExit`], and its destructors run. Call it at the end of a thread whose
@@ -346,16 +238,6 @@ pub(crate) fn root<T: 'static>() -> Greenlet<T> {
 /// When it is not called on the thread's root. And with what is thrown at the root meanwhile.
 pub fn killall() {
     thread::killall();
-}
-
-/// Raises a kill that reached the current greenlet when it could not unwind, if it can now.
-pub(crate) fn raise_pending_kill() {
-    transfer::raise_pending_kill();
-}
-
-/// Whether this thread has greenlets, or can have some: it is not past that point in its exit.
-pub(crate) fn is_thread_alive() -> bool {
-    thread::is_alive()
 }
 
 impl<T: 'static> Clone for Greenlet<T> {
@@ -375,63 +257,5 @@ impl<T: 'static> Eq for Greenlet<T> {}
 impl<T: 'static> fmt::Debug for Greenlet<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&*self.handle, f)
-    }
-}
-
-/// Why a switch did not return a value.
-#[non_exhaustive]
-pub enum SwitchError<T> {
-    /// The target waits for a value of another type. Nobody was switched.
-    TypeMismatch {
-        /// The value that was not sent.
-        value: T,
-    },
-    /// Control came back, but no value: a child of the current greenlet was ended by
-    /// [`GreenletExit`].
-    Exited,
-    /// The thread is exiting, and the target cannot be resumed any more.
-    ThreadExiting {
-        /// The value that was not sent.
-        value: T,
-    },
-}
-
-impl<T> SwitchError<T> {
-    /// The value that was not sent, if there is one.
-    pub fn into_value(self) -> Option<T> {
-        match self {
-            Self::TypeMismatch { value } | Self::ThreadExiting { value } => Some(value),
-            Self::Exited => None,
-        }
-    }
-}
-
-impl<T> fmt::Display for SwitchError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TypeMismatch { .. } => {
-                write!(
-                    f,
-                    "the greenlet waits for a value of another type than {}",
-                    type_name::<T>()
-                )
-            }
-            Self::Exited => write!(f, "a child greenlet was ended by GreenletExit"),
-            Self::ThreadExiting { .. } => write!(f, "the thread's greenlets have ended"),
-        }
-    }
-}
-
-impl<T> fmt::Debug for SwitchError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SwitchError({self})")
-    }
-}
-
-impl<T> std::error::Error for SwitchError<T> {}
-
-impl<T> From<SwitchError<T>> for io::Error {
-    fn from(error: SwitchError<T>) -> Self {
-        Self::other(error.to_string())
     }
 }

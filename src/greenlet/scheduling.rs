@@ -1,0 +1,126 @@
+//! What a scheduler needs of greenlets, and users do not: the hub's side of the layer.
+
+use std::panic::resume_unwind;
+
+use super::{Greenlet, GreenletExit, SwitchError, current, thread, transfer};
+use crate::arch;
+
+impl<T: 'static> Greenlet<T> {
+    /// As [`switch`](Self::switch), but this handle is dropped before and not after it, if it is
+    /// not the last one.
+    #[inline(always)]
+    pub(crate) fn switch_into(self, value: T) -> Result<T, SwitchError<T>> {
+        self.switch_into_and(value, |resumed| resumed)
+    }
+
+    /// [`switch_into`](Self::switch_into), and passes what it returns to `then`: which the compiler
+    /// can specialise for each way that leads there.
+    #[inline(always)]
+    pub(crate) fn switch_into_and<R>(
+        self,
+        value: T,
+        then: impl Fn(Result<T, SwitchError<T>>) -> R,
+    ) -> R {
+        transfer::switch_into(self.handle, value, then)
+    }
+
+    /// Whether it was killed when it could not unwind, and has not been since.
+    pub(crate) fn has_pending_kill(&self) -> bool {
+        self.handle.kill_is_pending.get()
+    }
+
+    /// Has this greenlet unwound when its thread exits. Its code must hold no reference into a
+    /// thread-local value of the user's while it is suspended.
+    pub(crate) fn end_with_thread(&self) {
+        self.handle.ends_with_thread.set(true);
+    }
+
+    /// Lets it run to its end without anyone holding it: it holds itself.
+    pub(crate) fn hold_itself(&self) {
+        self.handle.own.set(Some(self.handle.clone()));
+    }
+
+    /// Its place among the greenlets of its thread that are not dead: a small number, which is
+    /// given to another when it dies.
+    #[inline(always)]
+    pub(crate) fn place(&self) -> u32 {
+        self.handle.place.get()
+    }
+
+    /// Numbers what it will wait for next. Of all greenlets that are ever at its place, none other
+    /// has this turn, until the numbers start anew after 2^32 turns.
+    #[inline(always)]
+    pub(crate) fn begin_turn(&self) -> u32 {
+        let turn = self.handle.turn.get().wrapping_add(1);
+        self.handle.turn.set(turn);
+        turn
+    }
+
+    /// The number of its newest turn.
+    #[inline(always)]
+    pub(crate) fn turn(&self) -> u32 {
+        self.handle.turn.get()
+    }
+
+    /// Has the processor fetch what a switch to it reads first.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self) {
+        arch::prefetch(self.handle.as_ptr().cast());
+    }
+
+    /// Has the processor fetch the innermost frame of this suspended greenlet. Its block is read for
+    /// that: see [`prefetch`](Self::prefetch).
+    #[inline(always)]
+    pub(crate) fn prefetch_frame(&self) {
+        self.handle.prefetch_frame();
+    }
+
+    /// Makes what ends in this dead greenlet, as its child, end in `heir` instead.
+    pub(crate) fn inherit<U: 'static>(&self, heir: &Greenlet<U>) {
+        debug_assert!(self.is_dead() && *self != *heir);
+        self.handle.set_parent(heir.handle.link());
+    }
+
+    /// Makes a suspended greenlet unwind with [`GreenletExit`], now; what it ends with goes to its
+    /// parent. Returns when the current greenlet is next switched to with a `U`, as from
+    /// [`switch`](Self::switch).
+    ///
+    /// Nothing happens to a greenlet that is dead; to the current one the exit is raised at once.
+    pub(crate) fn exit_now<U: 'static>(&self) -> Option<Result<U, SwitchError<U>>> {
+        if self.is_dead() {
+            return None;
+        }
+        if self.is_current() {
+            resume_unwind(Box::new(GreenletExit));
+        }
+        Some(transfer::raise(transfer::kill::<U>(&self.handle.link())))
+    }
+}
+
+/// The current greenlet, if the thread has one yet and no late kill waits for it to block.
+#[inline(always)]
+pub(crate) fn current_unless_killed<T: 'static>() -> Option<Greenlet<T>> {
+    if transfer::is_kill_pending() {
+        return None;
+    }
+    transfer::try_current().map(Greenlet::from_handle)
+}
+
+/// The root of this thread's greenlets: the one that runs on the thread's own stack.
+pub(crate) fn root<T: 'static>() -> Greenlet<T> {
+    let mut root = current();
+    while let Some(parent) = root.parent() {
+        root = parent;
+    }
+    root
+}
+
+/// Raises a kill that reached the current greenlet when it could not unwind, if it can now.
+pub(crate) fn raise_pending_kill() {
+    transfer::raise_pending_kill();
+}
+
+/// Whether this thread has greenlets, or can have some: it is not past that point in its exit.
+pub(crate) fn is_thread_alive() -> bool {
+    thread::is_alive()
+}
