@@ -48,9 +48,9 @@ pub(super) struct Block {
     /// How many [`Handle`]s there are. A greenlet that is not dead has at least one, or is leaked:
     /// so its block and stack are there when it is resumed.
     pub(super) handles: Cell<usize>,
-    /// Its place in the thread's registry, which is its own until it dies. The root's is 0.
-    pub(super) place: Cell<u32>,
-    /// The number of its newest turn (`Greenlet::begin_turn`).
+    /// Its place in the thread's registry, for as long as the block is there. The root's is 0.
+    pub(super) place: u32,
+    /// The number of its newest turn (`Greenlet::begin_turn`). Goes on from greenlet to greenlet.
     pub(super) turn: Cell<u32>,
     pub(super) stage: Cell<Stage>,
     /// Whether it was killed when it could not unwind.
@@ -68,23 +68,25 @@ pub(super) struct Block {
     /// Given back when it ends. A root has none: it runs on the thread's own.
     stack: Cell<Option<Stack>>,
     pub(super) thread: Rc<Thread>,
-    pub(super) name: Option<Box<str>>,
+    name: Cell<Option<Box<str>>>,
     /// Counts up over a thread's life; 0 is the root.
-    pub(super) id: u64,
+    pub(super) id: Cell<u64>,
     /// How many refer to what is in `room`.
     pub(super) attachments: Cell<usize>,
 }
 
 impl Block {
-    #[inline(always)]
-    pub(super) fn new(thread: Rc<Thread>, name: Option<Box<str>>, stage: Stage) -> Self {
+    /// A block at a place of its own, for a greenlet to be.
+    #[cold]
+    pub(super) fn new(thread: &Rc<Thread>) -> Self {
+        let (place, turn) = thread.new_place();
         Self {
             context: UnsafeCell::new(Context::empty()),
             awaits: Cell::new(const { &TypeId::of::<Nothing>() }),
             handles: Cell::new(0),
-            place: Cell::new(0),
-            turn: Cell::new(0),
-            stage: Cell::new(stage),
+            place,
+            turn: Cell::new(turn),
+            stage: Cell::new(Stage::Dead),
             kill_is_pending: Cell::new(false),
             ends_with_thread: Cell::new(false),
             links: Cell::new(0),
@@ -92,11 +94,37 @@ impl Block {
             killer: Cell::new(None),
             own: Cell::new(None),
             stack: Cell::new(None),
-            id: thread.next_id(),
-            thread,
-            name,
+            thread: Rc::clone(thread),
+            name: Cell::new(None),
+            id: Cell::new(0),
             attachments: Cell::new(0),
         }
+    }
+
+    /// Makes it the block of a greenlet that is to be made: nothing refers to it.
+    #[inline(always)]
+    pub(super) fn renew(&self, name: Option<Box<str>>) {
+        if name.is_some() {
+            self.name.set(name);
+        }
+        self.id.set(self.thread.next_id());
+        self.stage.set(Stage::Unstarted);
+    }
+
+    /// Gives up what a dead greenlet still has, or one that could not be made.
+    #[inline(always)]
+    pub(super) fn clear(&self) {
+        self.name.set(None);
+        self.stack.set(None);
+        self.kill_is_pending.set(false);
+        self.ends_with_thread.set(false);
+        self.set_takes_nothing();
+    }
+
+    pub(super) fn name(&self) -> Option<&str> {
+        // SAFETY: blocks are not `Sync`, and the cell is written only while nothing refers to the
+        // block (`renew`, `clear`): so not during the borrow, which a reference is needed for.
+        unsafe { &*self.name.as_ptr() }.as_deref()
     }
 
     /// Whether there is no reference to it.
@@ -205,9 +233,9 @@ fn describe_current(tell: &dyn Fn(Span, fmt::Arguments<'_>)) {
     // SAFETY: the current greenlet's block is alive (`transfer::try_current`).
     let block = unsafe { &*block };
     let Some(span) = block.stack_span() else { return };
-    match &block.name {
+    match block.name() {
         Some(name) => tell(span, format_args!("{name}")),
-        None => tell(span, format_args!("#{}", block.id)),
+        None => tell(span, format_args!("#{}", block.id.get())),
     }
 }
 
@@ -219,17 +247,17 @@ impl fmt::Debug for Block {
             Stage::Unstarted => "pending",
             Stage::Started => "suspended",
         };
-        match (&self.name, self.id) {
+        match (self.name(), self.id.get()) {
             (Some(name), _) => write!(f, "Greenlet('{name}' {state}"),
             (None, 0) => write!(f, "Greenlet(main {state}"),
             (None, id) => write!(f, "Greenlet(#{id} {state}"),
         }?;
         match self.parent() {
-            Some(parent) if parent.name.is_some() => {
-                write!(f, ", parent '{}')", parent.name.as_deref().unwrap_or_default())
-            }
-            Some(parent) if parent.id != 0 => write!(f, ", parent #{})", parent.id),
-            Some(_) => write!(f, ", parent main)"),
+            Some(parent) => match (parent.name(), parent.id.get()) {
+                (Some(name), _) => write!(f, ", parent '{name}')"),
+                (None, 0) => write!(f, ", parent main)"),
+                (None, id) => write!(f, ", parent #{id})"),
+            },
             None => write!(f, ")"),
         }
     }

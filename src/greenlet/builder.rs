@@ -1,10 +1,8 @@
 //! Making greenlets with a name, a stack size or a parent of one's own choice.
 
 use std::io;
-use std::rc::Rc;
 
 use super::attachment::Attachment;
-use super::block::{Block, Stage};
 use super::handle::Link;
 use super::{Greenlet, entry, thread};
 use crate::stack::{self, Stack};
@@ -93,8 +91,7 @@ impl<T: 'static> Builder<T> {
         thread.reap();
         let stack_bytes = self.stack_bytes.unwrap_or_else(stack::default_stack_bytes);
         let stack = Stack::new(&thread.arenas, stack_bytes)?;
-        let block = Block::new(Rc::clone(thread), self.name, Stage::Unstarted);
-        let block = Link::new(thread.memory(), block);
+        let block = Link::new(thread, self.name);
         block.set_parent(match &self.parent {
             Some(parent) => parent.handle.link(),
             None => current.link(),

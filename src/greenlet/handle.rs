@@ -5,8 +5,8 @@
 //! | [`Handle`] | `handles` | the greenlet is not killed, and the block stays |
 //! | [`Link`] | `links` | the block stays |
 //!
-//! Both are one pointer, and cost one increment to copy. The block is freed with the last of either
-//! kind; its memory goes to its thread, which makes the next greenlet's block of it.
+//! Both are one pointer, and cost one increment to copy. With the last of either kind the block goes
+//! to its thread, which uses it for the next greenlet.
 #![allow(unsafe_code)]
 
 use std::cell::{Cell, UnsafeCell};
@@ -18,6 +18,7 @@ use std::rc::Rc;
 
 use super::block::Block;
 use super::exit;
+use super::thread::Thread;
 
 /// Room for what the layer above attaches to a greenlet.
 pub(super) type Room = UnsafeCell<MaybeUninit<[u64; 14]>>;
@@ -25,17 +26,27 @@ pub(super) type Room = UnsafeCell<MaybeUninit<[u64; 14]>>;
 /// A control block, and the room that comes with it.
 #[repr(C)]
 struct Place {
-    block: MaybeUninit<Block>,
+    block: Block,
     room: Room,
 }
 
-/// Memory for a block.
-pub(super) struct Memory(Box<Place>);
+/// A block that nothing refers to, to be used again.
+pub(super) struct Spare(NonNull<Block>);
 
-impl Memory {
-    pub(super) fn new() -> Self {
+impl Spare {
+    fn new(block: Block) -> Self {
         let room = UnsafeCell::new(MaybeUninit::uninit());
-        Self(Box::new(Place { block: MaybeUninit::uninit(), room }))
+        let place = Box::new(Place { block, room });
+        // The block is the first that lies there.
+        Self(NonNull::from(Box::leak(place)).cast())
+    }
+}
+
+impl Drop for Spare {
+    fn drop(&mut self) {
+        // SAFETY: nothing else refers to the block. `new` leaked the box of its place.
+        let place = unsafe { Box::from_raw(self.0.cast::<Place>().as_ptr()) };
+        place.block.thread.vacate(place.block.place, place.block.turn.get());
     }
 }
 
@@ -46,12 +57,12 @@ pub(super) struct Link(NonNull<Block>);
 pub(super) struct Handle(NonNull<Block>);
 
 impl Link {
-    /// Moves `block` into `memory`; the only reference to it so far.
+    /// The only reference so far to the block of a new greenlet.
     #[inline(always)]
-    pub(super) fn new(mut memory: Memory, block: Block) -> Self {
-        memory.0.block.write(block);
-        // The block is the first that lies there.
-        let link = Self(NonNull::from(Box::leak(memory.0)).cast());
+    pub(super) fn new(thread: &Rc<Thread>, name: Option<Box<str>>) -> Self {
+        let spare = thread.spare().unwrap_or_else(|| Spare::new(Block::new(thread)));
+        let link = Self(ManuallyDrop::new(spare).0);
+        link.renew(name);
         count_up(&link.links);
         link
     }
@@ -202,17 +213,13 @@ fn drop_last(block: NonNull<Block>) {
 unsafe fn free(block: NonNull<Block>) {
     let mut last = Some(block);
     while let Some(block) = last {
-        // SAFETY: the block is still whole, and nothing else refers to it.
-        let (parent, thread) = unsafe { (block.as_ref().take_parent(), &block.as_ref().thread) };
-        let thread = Rc::clone(thread);
-        last = parent.and_then(Link::release);
-        // SAFETY: nothing refers to it, so it is ours. No code of the user's runs: what is attached to
-        // it went with its last reference. `Link::new` leaked the box of its place.
-        let memory = unsafe {
-            block.drop_in_place();
-            Memory(Box::from_raw(block.cast::<Place>().as_ptr()))
-        };
-        thread.recycle(memory);
+        let spare = Spare(block);
+        // SAFETY: nothing refers to the block, so it is `spare`'s, and there for as long.
+        let block = unsafe { block.as_ref() };
+        last = block.take_parent().and_then(Link::release);
+        // No code of the user's runs: what is attached to it went with its last reference.
+        block.clear();
+        drop(block.thread.keep(spare));
     }
 }
 

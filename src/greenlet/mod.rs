@@ -173,7 +173,7 @@ impl<T: 'static> Greenlet<T> {
 
     /// The name it was given, if any.
     pub fn name(&self) -> Option<&str> {
-        self.handle.name.as_deref()
+        self.handle.name()
     }
 
     /// How much of its stack has ever been used, in bytes, for choosing

@@ -40,11 +40,11 @@ impl<T: 'static> Greenlet<T> {
         self.handle.own.set(Some(self.handle.clone()));
     }
 
-    /// Its place among the greenlets of its thread that are not dead: a small number, which is
-    /// given to another when it dies.
+    /// Its place among the greenlets of its thread: a small number, which another may have when its
+    /// handles are gone.
     #[inline(always)]
     pub(crate) fn place(&self) -> u32 {
-        self.handle.place.get()
+        self.handle.place
     }
 
     /// Numbers what it will wait for next. Of all greenlets that are ever at its place, none other

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use super::block::{self, Block, Stage};
-use super::handle::{Handle, Link, Memory};
+use super::handle::{Handle, Link, Spare};
 use super::{exit, transfer};
 use crate::stack::Arenas;
 use crate::stack::overflow::SignalStack;
@@ -22,8 +22,9 @@ pub(super) struct Thread {
     pub(super) arenas: Rc<Arenas>,
     next_id: Cell<u64>,
     registry: RefCell<Registry>,
-    /// Memory of blocks that were freed.
-    spare: RefCell<Vec<Memory>>,
+    /// Blocks to be used again, and how many may be kept: none when the thread exits.
+    spare: RefCell<Vec<Spare>>,
+    max_spare: Cell<usize>,
     /// Greenlets whose last handle was dropped while they ran.
     orphans: RefCell<Vec<Handle>>,
     /// Greenlets that were killed for want of handles, and have not ended yet.
@@ -32,17 +33,11 @@ pub(super) struct Thread {
     has_wards: Cell<bool>,
 }
 
-/// Every greenlet that is not dead, at its place. The root's place is empty.
+/// Every greenlet that is not dead, at the place of its block. The root's place is empty.
 struct Registry {
-    places: Vec<Place>,
-    vacant: Vec<u32>,
-}
-
-#[derive(Default)]
-struct Place {
-    greenlet: Option<Link>,
-    /// The last turn of whoever was here before.
-    turn: u32,
+    places: Vec<Option<Link>>,
+    /// Places that no block has, and the last turn of whoever was there.
+    vacant: Vec<(u32, u32)>,
 }
 
 impl Thread {
@@ -50,8 +45,9 @@ impl Thread {
         Self {
             arenas,
             next_id: Cell::new(0),
-            registry: RefCell::new(Registry { places: vec![Place::default()], vacant: Vec::new() }),
+            registry: RefCell::new(Registry { places: Vec::new(), vacant: Vec::new() }),
             spare: RefCell::default(),
+            max_spare: Cell::new(MAX_SPARE),
             orphans: RefCell::default(),
             survivors: RefCell::default(),
             has_wards: Cell::new(false),
@@ -64,41 +60,53 @@ impl Thread {
         id
     }
 
-    /// Memory for a new block.
-    pub(super) fn memory(&self) -> Memory {
-        let spare = self.spare.borrow_mut().pop();
-        spare.unwrap_or_else(Memory::new)
+    /// A block to be used again.
+    #[inline]
+    pub(super) fn spare(&self) -> Option<Spare> {
+        self.spare.borrow_mut().pop()
     }
 
-    /// Takes back the memory of a block.
-    pub(super) fn recycle(&self, memory: Memory) {
+    /// Keeps a block to be used again, or gives it back if there are enough.
+    #[inline]
+    pub(super) fn keep(&self, block: Spare) -> Option<Spare> {
         let mut spare = self.spare.borrow_mut();
-        if spare.len() < MAX_SPARE {
-            spare.push(memory);
+        if spare.len() >= self.max_spare.get() {
+            return Some(block);
         }
+        spare.push(block);
+        None
+    }
+
+    /// Keeps no blocks any more: each refers to this.
+    fn drop_spare(&self) {
+        self.max_spare.set(0);
+        drop(self.spare.take());
+    }
+
+    /// A place for a new block, and the last turn of whoever was there.
+    pub(super) fn new_place(&self) -> (u32, u32) {
+        let mut registry = self.registry.borrow_mut();
+        registry.vacant.pop().unwrap_or_else(|| {
+            registry.places.push(None);
+            (u32::try_from(registry.places.len() - 1).expect("fewer than 2^32 greenlets"), 0)
+        })
+    }
+
+    /// Takes back the place of a block that is no more.
+    pub(super) fn vacate(&self, place: u32, turn: u32) {
+        self.registry.borrow_mut().vacant.push((place, turn));
     }
 
     /// Enters a new greenlet into the registry.
+    #[inline]
     pub(super) fn enroll(&self, block: &Link) {
-        let mut registry = self.registry.borrow_mut();
-        let index = registry.vacant.pop().unwrap_or_else(|| {
-            registry.places.push(Place::default());
-            u32::try_from(registry.places.len() - 1).expect("fewer than 2^32 greenlets")
-        });
-        let place = &mut registry.places[index as usize];
-        place.greenlet = Some(block.clone());
-        block.place.set(index);
-        block.turn.set(place.turn);
+        self.registry.borrow_mut().places[block.place as usize] = Some(block.clone());
     }
 
     /// Takes a greenlet that has ended out of the registry.
+    #[inline]
     pub(super) fn forget(&self, block: &Block) -> Option<Link> {
-        let mut registry = self.registry.borrow_mut();
-        let index = block.place.get();
-        registry.vacant.push(index);
-        let place = &mut registry.places[index as usize];
-        place.turn = block.turn.get();
-        place.greenlet.take()
+        self.registry.borrow_mut().places[block.place as usize].take()
     }
 
     /// Keeps the current greenlet, whose last handle is being dropped, until [`reap`](Self::reap)
@@ -133,10 +141,8 @@ impl Thread {
 
     /// The greenlets that are not dead, the youngest first.
     fn living(&self) -> Vec<Link> {
-        let registry = self.registry.borrow();
-        let living = registry.places.iter().filter_map(|place| place.greenlet.clone());
-        let mut living: Vec<_> = living.collect();
-        living.sort_by_key(|block| std::cmp::Reverse(block.id));
+        let mut living: Vec<_> = self.registry.borrow().places.iter().flatten().cloned().collect();
+        living.sort_by_key(|block| std::cmp::Reverse(block.id.get()));
         living
     }
 }
@@ -175,7 +181,8 @@ impl Guard {
     fn new() -> Self {
         let arenas = Arenas::of_thread().expect("no greenlets here: this thread is exiting");
         let thread = Rc::new(Thread::new(arenas));
-        let root = Link::new(thread.memory(), Block::new(thread, None, Stage::Started));
+        let root = Link::new(&thread, None);
+        root.stage.set(Stage::Started);
         let handle = root.handle();
         transfer::enter_root(root);
         block::report_overflows();
@@ -213,6 +220,7 @@ impl Drop for Guard {
         root.stage.set(Stage::Dead);
         // Without this its last handle would kill it.
         root.set_takes_nothing();
+        root.thread.drop_spare();
         transfer::leave_root(root);
     }
 }

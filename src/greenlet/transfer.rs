@@ -385,7 +385,7 @@ pub(crate) mod trace {
     pub(super) fn note(to: *const Block) {
         // SAFETY: the block is about to become the current greenlet's, so it is alive.
         let to = unsafe { &*to };
-        let name = if to.id == 0 { "main" } else { to.name.as_deref().unwrap_or("?") };
+        let name = if to.id.get() == 0 { "main" } else { to.name().unwrap_or("?") };
         // While the thread exits there is nobody to read it.
         let _ = NAMES.try_with(|names| names.borrow_mut().push(name.to_owned()));
     }
