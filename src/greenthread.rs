@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::clock::Deadline;
 use crate::greenlet::{self, Attachment, Greenlet, GreenletExit};
-use crate::hub::{self, Wait, WaitId, WaitsFor, Wake};
+use crate::hub::{self, Hub, Wait, WaitId, WaitsFor, Wake};
 
 /// Runs `f` in a new green thread, mirroring eventlet's `spawn` and [`std::thread::spawn`].
 ///
@@ -194,30 +194,41 @@ struct Shared<R> {
     has_ended: Cell<bool>,
     /// When it has ended, until the result is moved out.
     outcome: RefCell<Option<thread::Result<R>>>,
-    waiters: RefCell<Waiters>,
+    waiters: Waiters,
 }
 
 /// Who waits for a green thread to end. One waiter, the common case, takes no memory of its own.
 #[derive(Default)]
 struct Waiters {
-    first: Option<WaitId>,
-    others: Vec<WaitId>,
+    first: Cell<Option<WaitId>>,
+    others: RefCell<Vec<WaitId>>,
 }
 
 impl Waiters {
-    fn add(&mut self, id: WaitId) {
-        if self.first.is_none() && self.others.is_empty() {
-            self.first = Some(id);
+    fn add(&self, id: WaitId) {
+        let mut others = self.others.borrow_mut();
+        if self.first.get().is_none() && others.is_empty() {
+            self.first.set(Some(id));
         } else {
-            self.others.push(id);
+            others.push(id);
         }
     }
 
-    fn remove(&mut self, id: WaitId) {
-        if self.first == Some(id) {
-            self.first = None;
+    fn remove(&self, id: WaitId) {
+        if self.first.get() == Some(id) {
+            self.first.set(None);
         } else {
-            self.others.retain(|other| *other != id);
+            self.others.borrow_mut().retain(|other| *other != id);
+        }
+    }
+
+    /// Wakes them in the order in which they came.
+    fn wake(&self, hub: &Hub) {
+        if let Some(first) = self.first.take() {
+            hub.wake(first, Wake::Ready);
+        }
+        for other in self.others.take() {
+            hub.wake(other, Wake::Ready);
         }
     }
 }
@@ -227,7 +238,7 @@ impl<R> Shared<R> {
         Self {
             has_ended: Cell::new(false),
             outcome: RefCell::new(None),
-            waiters: RefCell::default(),
+            waiters: Waiters::default(),
         }
     }
 
@@ -235,12 +246,8 @@ impl<R> Shared<R> {
     fn end(&self, outcome: thread::Result<R>) {
         *self.outcome.borrow_mut() = Some(outcome);
         self.has_ended.set(true);
-        let Waiters { first, others } = self.waiters.take();
-        // In the order in which they came.
-        for waiter in first.into_iter().chain(others) {
-            if let Some(hub) = hub::current() {
-                hub.wake(waiter, Wake::Ready);
-            }
+        if let Some(hub) = hub::current() {
+            self.waiters.wake(&hub);
         }
     }
 
@@ -260,20 +267,20 @@ impl<R> Shared<R> {
 
 /// A wait in a list of waiters, until it is over: a waiter may be killed before it is woken.
 struct Waiting<'a> {
-    waiters: &'a RefCell<Waiters>,
+    waiters: &'a Waiters,
     id: WaitId,
 }
 
 impl<'a> Waiting<'a> {
-    fn new(waiters: &'a RefCell<Waiters>, id: WaitId) -> Self {
-        waiters.borrow_mut().add(id);
+    fn new(waiters: &'a Waiters, id: WaitId) -> Self {
+        waiters.add(id);
         Self { waiters, id }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.waiters.borrow_mut().remove(self.id);
+        self.waiters.remove(self.id);
     }
 }
 

@@ -13,7 +13,7 @@ use super::exit::{Death, quietly};
 use super::handle::{Handle, Link};
 use super::transfer::{self, Arrival, Event, Payload};
 use crate::arch::{Departure, STACK_ALIGNMENT, Word};
-use crate::stack::Stack;
+use crate::stack::{MIN_STACK_BYTES, Stack};
 
 /// Closures larger than this, in bytes, go to the heap and not onto the new stack.
 const MAX_CLOSURE_BYTES: usize = 2048;
@@ -21,6 +21,9 @@ const MAX_CLOSURE_BYTES: usize = 2048;
 /// So many copies of a value may lie on a greenlet's stack at once on its way in or out, where the
 /// compiler does not optimise.
 const VALUE_COPIES: usize = 24;
+
+/// So many bytes fit onto any stack.
+const FITS_ALWAYS: usize = MIN_STACK_BYTES / 2;
 
 /// What a greenlet's closure came to.
 enum Outcome<T> {
@@ -72,7 +75,7 @@ where
     // An over-aligned value may take up to its alignment more, each time.
     let copies_bytes = (size_of::<T>() + align_of::<T>()).saturating_mul(VALUE_COPIES);
     let needed_bytes = record_bytes.saturating_add(copies_bytes);
-    if needed_bytes > stack.usable_bytes() / 4 * 3 {
+    if needed_bytes > FITS_ALWAYS && needed_bytes > stack.usable_bytes() / 4 * 3 {
         let text = format!(
             "a stack of {} bytes is too small for values of {} bytes: box them, or ask for a stack \
              of {} bytes",

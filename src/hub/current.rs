@@ -67,6 +67,7 @@ pub(crate) fn try_current() -> io::Result<Rc<Hub>> {
 /// # Panics
 ///
 /// When no epoll instance can be made.
+#[inline]
 pub(crate) fn current() -> Option<Rc<Hub>> {
     made().map(|hub| hub.expect("no hub could be made"))
 }
@@ -79,14 +80,10 @@ pub(crate) fn current() -> Option<Rc<Hub>> {
 /// When no epoll instance can be made, and on the hub's own loop.
 #[inline(always)]
 pub(crate) fn yield_now() {
-    let hub = OPEN.with(Cell::get);
-    if hub.is_null() {
-        return yield_first();
+    match open() {
+        Some(hub) => hub.yield_now(),
+        None => yield_first(),
     }
-    // SAFETY: it is the address of the hub in HUB, which has its final place, as a thread-local does,
-    // and is there until `Guard`'s `drop`, which comes on this thread, not before this greenlet has
-    // left. If this greenlet is resumed after that, `Hub::yield_now` makes no more use of the hub.
-    unsafe { &*hub }.yield_now();
 }
 
 /// [`yield_now`] before the thread has a hub, and when it has none any more.
@@ -97,8 +94,30 @@ fn yield_first() {
     }
 }
 
+/// The thread's hub, if there is one.
+#[inline(always)]
+fn open<'a>() -> Option<&'a Rc<Hub>> {
+    let hub = OPEN.with(Cell::get);
+    // SAFETY: if it is not null it is the address of the hub in HUB, which has its final place, as a
+    // thread-local does, and is there until `Guard`'s `drop`. That comes on this thread when it has
+    // left all greenlets but its root; one that is resumed after that makes no use of the reference.
+    // All callers are in this file: they clone it, or are `yield_now`, of which `Hub::yield_now` says
+    // the same.
+    (!hub.is_null()).then(|| unsafe { &*hub })
+}
+
 /// None when the thread is exiting.
+#[inline]
 fn made() -> Option<io::Result<Rc<Hub>>> {
+    match open() {
+        Some(hub) => Some(Ok(Rc::clone(hub))),
+        None => make(),
+    }
+}
+
+/// [`made`], where there is none yet or none any more.
+#[cold]
+fn make() -> Option<io::Result<Rc<Hub>>> {
     // Making the guard makes the thread's root, which is too late then.
     if greenlet::is_thread_alive() { HUB.try_with(Guard::hub).ok() } else { None }
 }

@@ -8,38 +8,43 @@ use std::thread;
 use std::time::Duration;
 
 use super::{BUDGET, Hub, Wake};
-use crate::greenlet::{self, Greenlet, GreenletExit, SwitchError};
+use crate::greenlet::{self, Greenlet, GreenletExit};
 
 impl Hub {
     /// The greenlet that runs the loop; made when there is none yet or the last one died of a
     /// panic.
+    #[inline]
     pub(crate) fn mainloop(self: &Rc<Self>) -> io::Result<Greenlet<Wake>> {
-        let existing = self.mainloop.borrow().clone();
-        match existing {
-            Some(mainloop) if !mainloop.is_dead() => Ok(mainloop),
-            existing => {
-                let (hub, creator) = (Rc::clone(self), greenlet::current());
-                let mainloop = Greenlet::builder()
-                    .name("mainloop")
-                    .parent(&greenlet::root::<()>())
-                    .build(move |_| hub.run(creator))?;
-                mainloop.end_with_thread();
-                // Up to its first line, so that it waits like any other from here on.
-                let _ = mainloop.switch(Wake::Start);
-                if let Some(dead) = existing {
-                    // Green threads that are its children end in a living loop all the same.
-                    dead.inherit(&mainloop);
-                }
-                *self.mainloop.borrow_mut() = Some(mainloop.clone());
-                Ok(mainloop)
-            }
+        match &*self.mainloop.borrow() {
+            Some(mainloop) if !mainloop.is_dead() => return Ok(mainloop.clone()),
+            _ => {}
         }
+        self.make_mainloop()
+    }
+
+    #[cold]
+    fn make_mainloop(self: &Rc<Self>) -> io::Result<Greenlet<Wake>> {
+        let dead = self.mainloop.borrow().clone();
+        let (hub, creator) = (Rc::clone(self), greenlet::current());
+        let mainloop = Greenlet::builder()
+            .name("mainloop")
+            .parent(&greenlet::root::<()>())
+            .build(move |_| hub.run(creator))?;
+        mainloop.end_with_thread();
+        // Up to its first line, so that it waits like any other from here on.
+        let _ = mainloop.switch(Wake::Start);
+        if let Some(dead) = dead {
+            // Green threads that are its children end in a living loop all the same.
+            dead.inherit(&mainloop);
+        }
+        *self.mainloop.borrow_mut() = Some(mainloop.clone());
+        Ok(mainloop)
     }
 
     /// The mainloop.
     fn run(self: &Rc<Self>, creator: Greenlet<Wake>) -> Wake {
         let _leaves = LeavesMainloop(self);
-        self.let_run(creator, Wake::Start);
+        self.undisturbed(|| self.let_run(creator, Wake::Start));
         loop {
             self.fire_timers();
             self.run_ready();
@@ -55,6 +60,10 @@ impl Hub {
     /// Runs who can run, up to the budget.
     fn run_ready(&self) {
         self.budget.set(BUDGET);
+        while !self.undisturbed(|| self.hand_out_turns()) {}
+    }
+
+    fn hand_out_turns(&self) {
         while let Some(left) = self.budget.get().checked_sub(1) {
             self.budget.set(left);
             let Some((greenlet, wake)) = self.next_if(|_| true) else { break };
@@ -121,32 +130,39 @@ impl Hub {
         }
         for victim in self.late_kills.take() {
             if victim.has_pending_kill() && !victim.is_dead() {
-                self.leave_for(|| victim.exit_now());
+                self.undisturbed(|| {
+                    self.set_in_mainloop(false);
+                    victim.exit_now::<Wake>();
+                    self.set_in_mainloop(true);
+                });
             }
         }
     }
 
-    /// Leaves the mainloop for a greenlet whose turn has come.
+    /// Leaves the mainloop for a greenlet whose turn has come, and returns when a green thread has
+    /// ended, or hands over; or at once if there was nobody to run, as it ended or was abandoned when
+    /// its turn came.
+    #[inline]
     fn let_run(&self, greenlet: Greenlet<Wake>, wake: Wake) {
-        self.leave_for(|| Some(greenlet.switch_into(wake)));
+        self.set_in_mainloop(false);
+        greenlet.switch_into_and(wake, |_| ());
+        self.set_in_mainloop(true);
     }
 
-    /// Leaves the mainloop by `switch`. What ends here as a child of the mainloop disturbs nobody.
-    fn leave_for(&self, switch: impl FnOnce() -> Option<Result<Wake, SwitchError<Wake>>>) {
-        self.set_in_mainloop(false);
-        let back = catch_unwind(AssertUnwindSafe(switch));
+    /// Runs `f`, which leaves the mainloop, and says whether it came to its end: what ends here as a
+    /// child of the mainloop disturbs nobody.
+    fn undisturbed(&self, f: impl FnOnce()) -> bool {
+        let Err(payload) = catch_unwind(AssertUnwindSafe(f)) else { return true };
         self.set_in_mainloop(true);
-        match back {
-            // A green thread has ended, or hands over; or there was nobody to run, as it ended or
-            // was abandoned when its turn came.
-            Ok(_) => {}
+        if payload.is::<GreenletExit>() {
             // The mainloop itself has to end.
-            Err(payload) if payload.is::<GreenletExit>() => resume_unwind(payload),
-            // A child's panic, which the panic hook has reported: of a destructor after the end of
-            // a green thread, or of a greenlet that outlived the green thread which made it. Its
-            // own destructor might panic.
-            Err(payload) => std::mem::forget(payload),
+            resume_unwind(payload);
         }
+        // A child's panic, which the panic hook has reported: of a destructor after the end of a green
+        // thread, or of a greenlet that outlived the green thread which made it. Its own destructor
+        // might panic.
+        std::mem::forget(payload);
+        false
     }
 }
 

@@ -114,6 +114,7 @@ impl Hub {
     }
 
     /// Ends a wait, and makes its greenlet runnable. False if that wait was over.
+    #[inline]
     pub(crate) fn wake(&self, id: WaitId, wake: Wake) -> bool {
         self.run_queue.borrow_mut().wake(id, wake)
     }
@@ -124,6 +125,7 @@ impl Hub {
         self.run_queue.borrow_mut().push(greenlet, id, Wake::Start);
     }
 
+    #[inline]
     fn set_in_mainloop(&self, in_mainloop: bool) {
         self.in_mainloop.set(in_mainloop);
         self.nobody_parks.set(in_mainloop || self.closed.get());

@@ -52,6 +52,8 @@ struct Chunk {
 /// This thread's stacks of one size.
 pub(super) struct Arena {
     stride_bytes: usize,
+    /// How many bytes were asked for when it last served.
+    asked_bytes: Cell<usize>,
     guard: Cell<Guard>,
     chunks: RefCell<Vec<Chunk>>,
     /// Tops of free slots whose pages are resident, the one freed last at the end.
@@ -76,9 +78,11 @@ impl Arena {
             .and_then(|bytes| bytes.checked_add(guard_bytes()))
             .unwrap_or(usize::MAX / 2 / page_bytes * page_bytes);
         if let Some(arena) = arenas.iter().find(|arena| arena.stride_bytes == stride_bytes) {
+            arena.asked_bytes.set(stack_bytes);
             return Ok((Rc::clone(arena), arena.take()?));
         }
         let arena = Rc::new(Self::new(stride_bytes));
+        arena.asked_bytes.set(stack_bytes);
         let top = arena.take()?;
         arenas.push(Rc::clone(&arena));
         Ok((arena, top))
@@ -88,12 +92,27 @@ impl Arena {
         let guard = if cfg!(stolon_force_mprotect) { Guard::Protection } else { Guard::Markers };
         Self {
             stride_bytes,
+            asked_bytes: Cell::new(0),
             guard: Cell::new(guard),
             chunks: RefCell::default(),
             warm: RefCell::default(),
             cold: RefCell::default(),
             in_use: Cell::new(0),
         }
+    }
+
+    /// Whether stacks of so many bytes are known to be its.
+    #[inline]
+    pub(super) fn was_asked_for(&self, stack_bytes: usize) -> bool {
+        self.asked_bytes.get() == stack_bytes
+    }
+
+    /// Hands out a slot whose pages are resident, by its top.
+    #[inline]
+    pub(super) fn take_warm(&self) -> Option<*mut u8> {
+        let top = self.warm.borrow_mut().pop()?;
+        self.in_use.set(self.in_use.get() + 1);
+        Some(top)
     }
 
     /// Hands out a slot, by its top.

@@ -49,6 +49,7 @@ pub fn set_default_stack_bytes(stack_bytes: usize) {
 /// 236 KiB on x86_64 and 188 KiB on aarch64, unless [`set_default_stack_bytes`] said otherwise:
 /// with its guard and a page less, so that the distance between stacks is no power of two, a stack
 /// then takes 252 KiB of addresses.
+#[inline]
 pub fn default_stack_bytes() -> usize {
     match PROCESS_DEFAULT_BYTES.load(Ordering::Relaxed) {
         0 => DEFAULT_SLOT_BYTES - arena::GUARD_BYTES - sys::memory::page_bytes(),
@@ -109,13 +110,21 @@ impl Stack {
     /// # Errors
     ///
     /// The kernel's when no memory can be mapped or guarded, with the limit that was hit named.
+    #[inline]
     pub(crate) fn new(arenas: &Arenas, stack_bytes: usize) -> io::Result<Self> {
-        let (arena, top) = Arena::take_from(&mut arenas.0.borrow_mut(), stack_bytes)?;
+        let mut arenas = arenas.0.borrow_mut();
+        let arena = arenas.iter().find(|arena| arena.was_asked_for(stack_bytes));
+        let (arena, top) =
+            match arena.and_then(|arena| Some((Rc::clone(arena), arena.take_warm()?))) {
+                Some(taken) => taken,
+                None => Arena::take_from(&mut arenas, stack_bytes)?,
+            };
         Ok(Self { top, arena })
     }
 
     /// The highest address of the stack: the first thing pushed lies below it. Aligned to a cache
     /// line.
+    #[inline]
     pub(crate) fn top(&self) -> *mut u8 {
         self.top
     }
