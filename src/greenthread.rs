@@ -66,6 +66,7 @@ pub struct Builder {
 
 impl Builder {
     /// With no name and a stack of the default size.
+    #[inline(always)]
     pub fn new() -> Self {
         Self { greenlet: Greenlet::builder() }
     }
@@ -85,10 +86,11 @@ impl Builder {
     /// # Errors
     ///
     /// When no stack can be had or the thread's hub cannot be made.
+    #[inline(always)]
     pub fn spawn<R: 'static>(self, f: impl FnOnce() -> R + 'static) -> io::Result<GreenThread<R>> {
         let hub = hub::try_current()?;
         let builder = self.greenlet.parent(&hub.mainloop()?);
-        let (greenlet, shared) = builder.build_with(Shared::new(), |shared| {
+        let (greenlet, shared) = builder.build_with(Shared::new, |shared| {
             let ending = Ending { shared };
             move |_: Wake| {
                 let outcome = catch_unwind(AssertUnwindSafe(f));

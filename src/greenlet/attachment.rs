@@ -25,17 +25,19 @@ const fn fits<A>() -> bool {
 const _: () = assert!(fits::<*mut ()>());
 
 impl<A: 'static> Attachment<A> {
-    /// Attaches `content` to a greenlet that has nothing attached to it.
-    #[inline]
-    pub(super) fn new(block: Link, content: A) -> Self {
+    /// Attaches what `content` makes to a greenlet that has nothing attached to it. It is made where
+    /// it is to be.
+    #[inline(always)]
+    pub(super) fn new(block: Link, content: impl FnOnce() -> A) -> Self {
         assert!(block.attachments.get() == 0, "one attachment to a greenlet");
         let room = block.room();
-        // SAFETY: no attachment refers to the room, so nothing else does; what is written fits.
+        // SAFETY: no attachment refers to the room, so nothing else does; what is written fits. If
+        // `content` panics nothing is attached.
         unsafe {
             if const { fits::<A>() } {
-                room.cast::<A>().write(content);
+                room.cast::<A>().write(content());
             } else {
-                room.cast::<*mut A>().write(Box::into_raw(Box::new(content)));
+                room.cast::<*mut A>().write(Box::into_raw(Box::new(content())));
             }
         }
         block.attachments.set(1);

@@ -132,6 +132,7 @@ impl Block {
         self.handles.get() == 0 && self.links.get() == 0
     }
 
+    #[inline]
     pub(super) fn parent(&self) -> Option<Link> {
         let parent = self.parent.take();
         let copy = parent.clone();
@@ -139,10 +140,12 @@ impl Block {
         copy
     }
 
+    #[inline]
     pub(super) fn set_parent(&self, parent: Link) {
         self.parent.set(Some(parent));
     }
 
+    #[inline]
     pub(super) fn take_parent(&self) -> Option<Link> {
         self.parent.take()
     }
@@ -183,11 +186,13 @@ impl Block {
     }
 
     /// Gives it the stack that it will run on.
+    #[inline]
     pub(super) fn set_stack(&self, stack: Stack) {
         self.stack.set(Some(stack));
     }
 
     /// Takes its stack away for good.
+    #[inline]
     pub(super) fn take_stack(&self) -> Option<Stack> {
         self.stack.take()
     }

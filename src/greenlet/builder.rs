@@ -25,11 +25,13 @@ pub struct Builder<T: 'static = ()> {
 }
 
 impl<T: 'static> Builder<T> {
+    #[inline(always)]
     pub(super) fn new() -> Self {
         Self { name: None, stack_bytes: None, parent: None }
     }
 
     /// Names the greenlet, for messages and `Debug`.
+    #[inline(always)]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into().into_boxed_str());
         self
@@ -38,6 +40,7 @@ impl<T: 'static> Builder<T> {
     /// The least size of its stack, in bytes, rounded up to whole pages and to
     /// [`MIN_STACK_BYTES`](crate::stack::MIN_STACK_BYTES); the default is
     /// [`default_stack_bytes`](crate::stack::default_stack_bytes).
+    #[inline(always)]
     pub fn stack_bytes(mut self, stack_bytes: usize) -> Self {
         self.stack_bytes = Some(stack_bytes);
         self
@@ -45,6 +48,7 @@ impl<T: 'static> Builder<T> {
 
     /// Who gets its result; by default the greenlet that calls [`build`](Self::build). It is not
     /// kept alive by its children: they count as no handles.
+    #[inline(always)]
     pub fn parent<U: 'static>(mut self, parent: &Greenlet<U>) -> Self {
         self.parent = Some(parent.cast());
         self
@@ -60,18 +64,20 @@ impl<T: 'static> Builder<T> {
     /// # Panics
     ///
     /// When the thread is past the point in its exit at which its greenlets ended.
+    #[inline(always)]
     pub fn build(self, run: impl FnOnce(T) -> T + 'static) -> io::Result<Greenlet<T>> {
         Ok(self.prepare(|_| (run, ()))?.0)
     }
 
-    /// As [`build`](Self::build), and attaches `content` to the greenlet.
+    /// As [`build`](Self::build), and attaches what `content` makes to the greenlet.
     ///
     /// # Errors
     ///
     /// As there.
+    #[inline(always)]
     pub(crate) fn build_with<A: 'static, F: FnOnce(T) -> T + 'static>(
         self,
-        content: A,
+        content: impl FnOnce() -> A,
         run: impl FnOnce(Attachment<A>) -> F,
     ) -> io::Result<(Greenlet<T>, Attachment<A>)> {
         self.prepare(|block| {
@@ -81,7 +87,7 @@ impl<T: 'static> Builder<T> {
     }
 
     /// Makes the greenlet of what `run` makes for its block, and passes on what else it makes.
-    #[inline]
+    #[inline(always)]
     fn prepare<F: FnOnce(T) -> T + 'static, A>(
         self,
         run: impl FnOnce(&Link) -> (F, A),

@@ -12,7 +12,7 @@ use super::block::{Block, Stage};
 use super::exit::{Death, quietly};
 use super::handle::{Handle, Link};
 use super::transfer::{self, Arrival, Event, Payload};
-use crate::arch::{Departure, STACK_ALIGNMENT, Word};
+use crate::arch::{Context, Departure, STACK_ALIGNMENT, Word};
 use crate::stack::{MIN_STACK_BYTES, Stack};
 
 /// Closures larger than this, in bytes, go to the heap and not onto the new stack.
@@ -132,9 +132,9 @@ where
     // SAFETY: the record is valid, and its result slot free, until this greenlet's stack is used
     // again.
     let (departure, result) = unsafe { (&raw mut (*record).departure, &raw mut (*record).result) };
-    let (delivery, references) = deliver(block, outcome, result.cast());
+    let (to, value, event, references) = deliver(block, outcome, result.cast());
     // SAFETY: as above; the departure lies above every frame of this stack.
-    unsafe { departure.write(delivery) };
+    unsafe { departure.write(Departure { to, value, event: event as usize }) };
     // Last of all, as the block may go with it.
     drop(references);
     departure
@@ -161,13 +161,14 @@ fn run_to_end<T, F: FnOnce(T) -> T>(run: F, arrival: Arrival<T>) -> Outcome<T> {
 
 /// Makes the current greenlet dead and its receiver current, and packs what the receiver gets.
 ///
-/// `result` has room for a value that does not fit a word. With the departure come the references
+/// `result` has room for a value that does not fit a word. With the rest come the references
 /// that kept the block for the greenlet itself.
+#[inline(always)]
 fn deliver<T: 'static>(
     block: &Block,
     outcome: Outcome<T>,
     result: *mut T,
-) -> (Departure, (Option<Link>, Option<Handle>)) {
+) -> (*const Context, Word, Event, (Option<Link>, Option<Handle>)) {
     let (to, value, event) = receiver(block, outcome, result);
     block.stage.set(Stage::Dead);
     block.set_takes_nothing();
@@ -175,12 +176,12 @@ fn deliver<T: 'static>(
     // SAFETY: the caller returns the departure to the first frame, which leaves for `to`; nothing
     // since `to` was chosen runs the user's code or switches.
     unsafe { transfer::depart_for(&to) };
-    let departure = Departure { to: to.context.get(), value, event: event as usize };
+    let context = to.context.get();
     drop(to);
     // A stack taken from here on could be this one, and none is before we are off it. The arenas
     // stay, as the root's block refers to its thread.
     drop(block.take_stack());
-    (departure, (registered, block.own.take()))
+    (context, value, event, (registered, block.own.take()))
 }
 
 /// Whom the end of a greenlet reaches, and as what.

@@ -115,6 +115,7 @@ impl<T: 'static> Greenlet<T> {
     }
 
     /// For a greenlet with a name, a stack of another size or another parent.
+    #[inline(always)]
     pub fn builder() -> Builder<T> {
         Builder::new()
     }

@@ -120,6 +120,7 @@ impl Hub {
     }
 
     /// Makes a new greenlet runnable for the first time.
+    #[inline]
     pub(crate) fn start(&self, greenlet: Greenlet<Wake>) {
         let id = WaitId::begin(&greenlet);
         self.run_queue.borrow_mut().push(greenlet, id, Wake::Start);
