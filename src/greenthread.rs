@@ -260,9 +260,10 @@ impl<R> Shared<R> {
                 let _waiting = Waiting::new(&self.waiters, wait.id());
                 wait.park(Deadline::NEVER)
             });
-            if matches!(woken, None | Some(Wake::Closed)) {
-                panic!("cannot wait for a green thread: this thread is exiting");
-            }
+            assert!(
+                !matches!(woken, None | Some(Wake::Closed)),
+                "cannot wait for a green thread: this thread is exiting"
+            );
         }
     }
 }
