@@ -35,6 +35,19 @@ pub fn spawn<R: 'static>(f: impl FnOnce() -> R + 'static) -> GreenThread<R> {
     Builder::new().spawn(f).expect("no green thread could be made")
 }
 
+/// Runs `f` in a new green thread that nobody waits for, mirroring eventlet's `spawn_n`: there is no
+/// handle, and no place for a result.
+///
+/// It starts as those of [`spawn`] do. The panic hook reports a panic, which ends the green thread and
+/// nothing else.
+///
+/// # Panics
+///
+/// When no stack can be had; [`Builder::spawn_n`] returns the error instead.
+pub fn spawn_n(f: impl FnOnce() + 'static) {
+    Builder::new().spawn_n(f).expect("no green thread could be made");
+}
+
 /// Blocks the current greenlet, and no other, for at least `duration`, mirroring eventlet's
 /// `sleep`.
 ///
@@ -101,6 +114,23 @@ impl Builder {
         greenlet.hold_itself();
         hub.start(greenlet);
         Ok(GreenThread { shared })
+    }
+
+    /// Runs `f` in a new green thread that nobody waits for, as [`spawn_n`] does.
+    ///
+    /// # Errors
+    ///
+    /// As [`spawn`](Self::spawn).
+    #[inline(always)]
+    pub fn spawn_n(self, f: impl FnOnce() + 'static) -> io::Result<()> {
+        let hub = hub::try_current()?;
+        let greenlet = self.greenlet.parent(&hub.mainloop()?).build(|_| {
+            f();
+            Wake::Ended
+        })?;
+        greenlet.hold_itself();
+        hub.start(greenlet);
+        Ok(())
     }
 }
 

@@ -58,7 +58,7 @@ pub mod greenthread;
 pub mod green;
 pub mod convenience;
 
-pub use greenthread::{GreenThread, sleep, spawn};
+pub use greenthread::{GreenThread, sleep, spawn, spawn_n};
 
 /// The examples in the README are compiled and run.
 #[cfg(doctest)]

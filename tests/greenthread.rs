@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use stolon::greenthread::Builder;
 use stolon::stack::stack_counts;
-use stolon::{GreenThread, sleep, spawn};
+use stolon::{GreenThread, sleep, spawn, spawn_n};
 use util::leak::guarded;
 
 const NOW: Duration = Duration::ZERO;
@@ -53,6 +53,35 @@ fn spawn_only_schedules_and_the_new_ones_run_in_order() {
         log.note("spawned");
         sleep(NOW);
         assert_eq!(log.take(), "spawned a b c");
+    });
+}
+
+#[test]
+fn spawn_n_runs_among_the_others_in_order() {
+    guarded(|| {
+        let log = Log::default();
+        for (turn, name) in ["a", "b", "c", "d"].into_iter().enumerate() {
+            let log = log.clone();
+            if turn % 2 == 0 {
+                spawn_n(move || log.note(name))
+            } else {
+                drop(spawn(move || log.note(name)))
+            }
+        }
+        log.note("spawned");
+        sleep(NOW);
+        assert_eq!(log.take(), "spawned a b c d");
+    });
+}
+
+#[test]
+fn a_panic_of_one_that_nobody_waits_for_ends_nothing_else() {
+    guarded(|| {
+        spawn_n(|| panic_any("reported by the hook"));
+        let other = spawn(|| sleep(MS));
+        sleep(NOW);
+        assert!(!other.is_dead());
+        other.wait();
     });
 }
 

@@ -74,6 +74,6 @@ pub(crate) unsafe fn switch(
 pub(crate) fn prefetch(address: *const u8) {
     // SAFETY: a hint: it reads nothing that a program could see, and does not fault.
     unsafe {
-        asm!("prfm pldl1keep, [{}]", in(reg) address, options(nomem, nostack, preserves_flags));
+        asm!("prfm pldl1keep, [{}]", in(reg) address, options(readonly, nostack, preserves_flags));
     }
 }

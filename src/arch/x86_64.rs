@@ -76,6 +76,6 @@ pub(crate) unsafe fn switch(
 pub(crate) fn prefetch(address: *const u8) {
     // SAFETY: a hint: it reads nothing that a program could see, and does not fault.
     unsafe {
-        asm!("prefetcht0 [{}]", in(reg) address, options(nomem, nostack, preserves_flags));
+        asm!("prefetcht0 [{}]", in(reg) address, options(readonly, nostack, preserves_flags));
     }
 }

@@ -13,7 +13,7 @@ pub enum SwitchError<T> {
         value: T,
     },
     /// Control came back, but no value: a child of the current greenlet was ended by
-    /// [`GreenletExit`].
+    /// [`GreenletExit`](super::GreenletExit).
     Exited,
     /// The thread is exiting, and the target cannot be resumed any more.
     ThreadExiting {

@@ -1,0 +1,105 @@
+//! What a spawn takes from the heap: nothing, once as many have been alive before.
+#![allow(unsafe_code)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::time::Duration;
+
+use stolon::greenlet::Greenlet;
+use stolon::{GreenThread, sleep, spawn, spawn_n};
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The system's allocator, with a count for each thread.
+struct Counting;
+
+// SAFETY: it is the system's; counting neither allocates nor panics, and has no destructor.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, address: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(address, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// How many allocations `f` makes the second time.
+fn allocations_when_warm(f: impl Fn()) -> usize {
+    f();
+    let before = ALLOCATIONS.get();
+    f();
+    ALLOCATIONS.get() - before
+}
+
+#[test]
+fn spawning_and_joining_one_takes_nothing() {
+    assert_eq!(allocations_when_warm(|| spawn(|| ()).join().unwrap()), 0);
+}
+
+#[test]
+fn small_closures_and_results_take_nothing() {
+    let run = || {
+        let big = [7u64; 100];
+        assert_eq!(spawn(move || (big[3], big[99])).join().unwrap(), (7, 7));
+    };
+    assert_eq!(allocations_when_warm(run), 0);
+}
+
+#[test]
+fn many_at_once_take_nothing() {
+    let threads = std::cell::RefCell::new(Vec::<GreenThread<usize>>::with_capacity(500));
+    let run = || {
+        let mut threads = threads.borrow_mut();
+        threads.extend((0..500).map(|n| {
+            spawn(move || {
+                sleep(Duration::ZERO);
+                n
+            })
+        }));
+        for (n, thread) in threads.drain(..).enumerate() {
+            assert_eq!(thread.join().unwrap(), n);
+        }
+    };
+    assert_eq!(allocations_when_warm(run), 0);
+}
+
+#[test]
+fn detached_ones_take_nothing() {
+    let run = || {
+        spawn_n(|| sleep(Duration::ZERO));
+        drop(spawn(|| 1));
+        (0..4).for_each(|_| sleep(Duration::ZERO));
+    };
+    assert_eq!(allocations_when_warm(run), 0);
+}
+
+#[test]
+fn a_large_result_is_the_only_thing_that_takes_something() {
+    let run = || {
+        assert_eq!(spawn(|| [1u8; 1000]).join().unwrap()[999], 1);
+    };
+    assert_eq!(allocations_when_warm(run), 1);
+}
+
+#[test]
+fn plain_greenlets_take_nothing() {
+    let run = || {
+        let echo = Greenlet::new(|n: usize| n + 1);
+        assert_eq!(echo.switch(1).unwrap(), 2);
+    };
+    assert_eq!(allocations_when_warm(run), 0);
+}
+
+#[test]
+fn the_count_counts() {
+    assert_eq!(allocations_when_warm(|| drop(Box::new(1u8))), 1);
+}
