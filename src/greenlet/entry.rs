@@ -12,6 +12,7 @@ use super::block::{Block, Stage};
 use super::exit::{Death, quietly};
 use super::handle::{Handle, Link};
 use super::transfer::{self, Arrival, Event, Payload};
+use super::tree::nearest_living_ancestor;
 use crate::arch::{Context, Departure, STACK_ALIGNMENT, Word};
 use crate::stack::{MIN_STACK_BYTES, Stack};
 
@@ -206,8 +207,7 @@ fn receiver<T: 'static>(
             }
             continue;
         }
-        let to =
-            transfer::nearest_living_ancestor(block).expect("a running greenlet has a living root");
+        let to = nearest_living_ancestor(block).expect("a running greenlet has a living root");
         match outcome {
             Outcome::Value(value) if to.takes::<T>() => {
                 // SAFETY: `result` is the record's slot for a `T`, empty so far.

@@ -20,7 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use super::block::Stage;
 use super::handle::{Handle, Link};
 use super::thread;
-use super::transfer::{self, Arrival};
+use super::transfer::{self, Arrival, Signal};
 
 /// What unwinds a greenlet that is made to end, mirroring greenlet's exception of this name.
 ///
@@ -51,7 +51,7 @@ pub(super) fn end(victim: &Link) {
     let can_unwind = !std::thread::panicking();
     let settled = Settled(victim);
     victim.killer.set(Some(thread::current().link()));
-    let arrival = transfer::kill::<Death>(victim);
+    let arrival = transfer::signal::<Death>(victim, Signal::Kill);
     drop(settled);
     // What was meant for this greenlet while it waited is not lost, except to one that cannot
     // unwind, as it does already. A child that has ended by an exit is nobody's business here.

@@ -60,7 +60,9 @@ mod exit;
 mod handle;
 mod scheduling;
 mod thread;
+mod throw;
 mod transfer;
+mod tree;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -68,7 +70,7 @@ use std::marker::PhantomData;
 pub(crate) use attachment::Attachment;
 use block::Stage;
 pub use builder::Builder;
-pub use error::SwitchError;
+pub use error::{ParentError, SwitchError};
 pub use exit::GreenletExit;
 use handle::Handle;
 pub(crate) use scheduling::{current_unless_killed, is_thread_alive, raise_pending_kill, root};

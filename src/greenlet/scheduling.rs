@@ -1,8 +1,7 @@
 //! What a scheduler needs of greenlets, and users do not: the hub's side of the layer.
 
-use std::panic::resume_unwind;
-
-use super::{Greenlet, GreenletExit, SwitchError, current, thread, transfer};
+use super::transfer::{self, Signal};
+use super::{Greenlet, SwitchError, current, thread, throw};
 use crate::arch;
 
 impl<T: 'static> Greenlet<T> {
@@ -77,23 +76,16 @@ impl<T: 'static> Greenlet<T> {
 
     /// Makes what ends in this dead greenlet, as its child, end in `heir` instead.
     pub(crate) fn inherit<U: 'static>(&self, heir: &Greenlet<U>) {
-        debug_assert!(self.is_dead() && *self != *heir);
-        self.handle.set_parent(heir.handle.link());
+        debug_assert!(self.is_dead());
+        let inherited = self.set_parent(heir);
+        debug_assert!(inherited.is_ok(), "an heir is no descendant");
     }
 
-    /// Makes a suspended greenlet unwind with [`GreenletExit`], now; what it ends with goes to its
-    /// parent. Returns when the current greenlet is next switched to with a `U`, as from
-    /// [`switch`](Self::switch).
-    ///
-    /// Nothing happens to a greenlet that is dead; to the current one the exit is raised at once.
+    /// As [`kill`](Self::kill), but returns when the current greenlet is next switched to with a
+    /// `U`, and does nothing to a greenlet that is dead.
     pub(crate) fn exit_now<U: 'static>(&self) -> Option<Result<U, SwitchError<U>>> {
-        if self.is_dead() {
-            return None;
-        }
-        if self.is_current() {
-            resume_unwind(Box::new(GreenletExit));
-        }
-        Some(transfer::raise(transfer::kill::<U>(&self.handle.link())))
+        let living = !self.is_dead();
+        living.then(|| throw::signal(&self.handle, Signal::Kill))
     }
 }
 
@@ -117,7 +109,7 @@ pub(crate) fn root<T: 'static>() -> Greenlet<T> {
 
 /// Raises a kill that reached the current greenlet when it could not unwind, if it can now.
 pub(crate) fn raise_pending_kill() {
-    transfer::raise_pending_kill();
+    throw::raise_pending_kill();
 }
 
 /// Whether this thread has greenlets, or can have some: it is not past that point in its exit.

@@ -6,8 +6,8 @@
 //! |---|---|---|
 //! | value | the value itself if it fits, else the address of it on the sender's stack | returns it |
 //! | throw | a `Box<Box<dyn Any + Send>>`, raw | unwinds with that payload |
-//! | kill | none | unwinds with [`GreenletExit`] |
-//! | exit | none: a child of the receiver ended by [`GreenletExit`] | reports it |
+//! | kill | none | unwinds with [`GreenletExit`](super::GreenletExit) |
+//! | exit | none: a child of the receiver ended by it | reports it |
 //!
 //! The sender of a large value stays suspended, or dead with its stack untouched, until the
 //! receiver's next instruction has read it: nothing runs on the thread in between.
@@ -16,12 +16,13 @@
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::mem::{ManuallyDrop, MaybeUninit};
-use std::panic::resume_unwind;
 use std::ptr;
 
 use super::block::Block;
 use super::handle::{Handle, Link};
-use super::{GreenletExit, SwitchError, thread};
+use super::throw::raise;
+use super::tree::nearest_living_ancestor;
+use super::{SwitchError, thread};
 use crate::arch::{self, Word};
 
 /// What a panic carries.
@@ -40,6 +41,13 @@ pub(super) enum Event {
 /// What reached a greenlet that takes values of type `T`.
 pub(super) enum Arrival<T> {
     Value(T),
+    Throw(Payload),
+    Kill,
+    Exit,
+}
+
+/// What one greenlet can send to another in place of a value.
+pub(super) enum Signal {
     Throw(Payload),
     Kill,
     Exit,
@@ -276,50 +284,24 @@ fn switch_to_living<T: 'static>(to: &Link, value: T) -> Result<T, SwitchError<T>
     }
 }
 
-/// The nearest of a greenlet's ancestors that is not dead. None only when the thread's greenlets
-/// are at their end.
-pub(super) fn nearest_living_ancestor(block: &Block) -> Option<Link> {
-    let mut ancestor = block.parent()?;
-    while ancestor.is_dead() {
-        ancestor = ancestor.parent()?;
-    }
-    Some(ancestor)
-}
-
-/// Resumes a suspended greenlet, or starts a new one, so that it dies; returns what reaches the
-/// current greenlet next. `T` is what may be sent here meanwhile.
+/// Resumes a suspended greenlet, or starts a new one, by something other than a value; returns what
+/// reaches the current greenlet next. `T` is what may be sent here meanwhile.
 ///
 /// # Panics
 ///
 /// If `to` does not wait for anything: it is the current greenlet, or dead.
-pub(super) fn kill<T: 'static>(to: &Link) -> Arrival<T> {
-    assert!(to.waits(), "only a greenlet that waits can be killed");
+pub(super) fn signal<T: 'static>(to: &Link, signal: Signal) -> Arrival<T> {
+    assert!(to.waits(), "only a greenlet that waits can be resumed");
+    let (word, event) = match signal {
+        Signal::Throw(payload) => (pack_payload(payload), Event::Throw),
+        Signal::Kill => (Word::uninit(), Event::Kill),
+        Signal::Exit => (Word::uninit(), Event::Exit),
+    };
     // SAFETY: `to` waits for something, so it is suspended or unstarted, not this greenlet, and of
-    // this thread. A kill carries no word, and every receiver takes it.
-    let (word, event) = unsafe { transfer::<T>(to.as_ptr(), Word::uninit(), Event::Kill) };
+    // this thread. The word is what the event asks for, and every receiver takes these events.
+    let (word, event) = unsafe { transfer::<T>(to.as_ptr(), word, event) };
     // SAFETY: this greenlet awaited a `T` and has just been resumed.
     unsafe { Arrival::receive(word, event) }
-}
-
-/// What an arrival without a value does to the greenlet it reached.
-///
-/// A greenlet that unwinds cannot be killed until that is over: its switch fails, and the kill is
-/// noted. A child's panic goes on, as any panic does in a destructor.
-#[cold]
-#[inline(never)]
-pub(super) fn raise<T>(arrival: Arrival<T>) -> Result<T, SwitchError<T>> {
-    match arrival {
-        Arrival::Value(value) => Ok(value),
-        Arrival::Exit => Err(SwitchError::Exited),
-        Arrival::Throw(payload) => resume_unwind(payload),
-        Arrival::Kill => {
-            if let Some(current) = try_current() {
-                current.kill_is_pending.set(true);
-            }
-            raise_pending_kill();
-            Err(SwitchError::Exited)
-        }
-    }
 }
 
 /// Whether a kill reached the current greenlet when it could not unwind.
@@ -328,20 +310,6 @@ pub(super) fn is_kill_pending() -> bool {
     let current = current_ptr();
     // SAFETY: the current greenlet's block is alive (`try_current`).
     !current.is_null() && unsafe { (*current).kill_is_pending.get() }
-}
-
-/// Raises a kill that reached the current greenlet when it could not unwind, if it can now.
-///
-/// `panicking` counts by thread: so a kill may also be late because another greenlet waits in a
-/// destructor.
-#[inline]
-pub(super) fn raise_pending_kill() {
-    if is_kill_pending() && !std::thread::panicking() {
-        if let Some(current) = try_current() {
-            current.kill_is_pending.set(false);
-        }
-        resume_unwind(Box::new(GreenletExit));
-    }
 }
 
 /// Leaves the current greenlet for `to`, and returns what it is next resumed with.
