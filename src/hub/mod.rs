@@ -268,6 +268,8 @@ fn waited_for(resumed: Result<Wake, SwitchError<Wake>>) -> Option<Wake> {
         Ok(wake) => Some(wake),
         // A child that the greenlet made for itself was killed. That is not what it waits for.
         Err(SwitchError::Exited) => None,
+        // Who was to run was thrown out of its wait, caught that, and waits for something else.
+        Err(SwitchError::TypeMismatch { .. }) => None,
         Err(e) => panic!("the hub lost its greenlet: {e}"),
     }
 }

@@ -1,0 +1,187 @@
+//! Greenlet operations on the greenlets that a hub runs: its green threads and its mainloop. None
+//! of them breaks the hub, and whoever can go on does.
+
+mod util;
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::time::Duration;
+
+use stolon::greenlet::{self, Greenlet, GreenletExit, SwitchError};
+use stolon::{GreenThread, sleep, spawn};
+use util::leak::guarded;
+
+const NOW: Duration = Duration::ZERO;
+const MS: Duration = Duration::from_millis(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A green thread that runs `f`, and the greenlet that it is.
+fn started<R: 'static>(f: impl FnOnce() -> R + 'static) -> (GreenThread<R>, Greenlet) {
+    let cell: Rc<RefCell<Option<Greenlet>>> = Rc::default();
+    let green = spawn({
+        let cell = Rc::clone(&cell);
+        move || {
+            *cell.borrow_mut() = Some(greenlet::current());
+            f()
+        }
+    });
+    sleep(NOW);
+    let greenlet = cell.take().expect("it has started");
+    (green, greenlet)
+}
+
+/// The hub's mainloop, which is the parent of every green thread.
+fn mainloop() -> Greenlet {
+    spawn(|| greenlet::current::<()>().parent::<()>().unwrap()).join().unwrap()
+}
+
+/// Runs `f`, which leaves main; a little later a green thread switches back.
+fn until_woken<R>(f: impl FnOnce() -> R) -> R {
+    let main = greenlet::current::<()>();
+    let waker = spawn(move || {
+        sleep(MS);
+        drop(main.switch(()));
+    });
+    let result = f();
+    waker.kill();
+    result
+}
+
+fn text_of(payload: Box<dyn std::any::Any + Send>) -> String {
+    *payload.downcast::<String>().expect("a text")
+}
+
+#[test]
+fn what_is_thrown_into_a_green_thread_is_what_it_ends_with() {
+    guarded(|| {
+        let (green, greenlet) = started(|| sleep(HOUR));
+        until_woken(|| greenlet.throw(Box::new(5))).unwrap();
+        assert_eq!(*green.join().unwrap_err().downcast::<i32>().unwrap(), 5);
+        let (green, greenlet) = started(|| sleep(HOUR));
+        until_woken(|| greenlet.kill()).unwrap();
+        assert!(green.join().unwrap_err().is::<GreenletExit>());
+    });
+}
+
+#[test]
+fn a_thrower_that_nobody_can_wake_is_told_so() {
+    guarded(|| {
+        let (green, greenlet) = started(|| sleep(HOUR));
+        let report = catch_unwind(AssertUnwindSafe(|| greenlet.throw(Box::new(5))));
+        assert!(text_of(report.unwrap_err()).contains("would block forever"));
+        assert!(green.is_dead());
+        spawn(|| sleep(MS)).join().unwrap();
+    });
+}
+
+#[test]
+fn a_green_thread_that_catches_what_is_thrown_blocks_again_as_before() {
+    guarded(|| {
+        let (green, greenlet) = started(|| {
+            let thrown = catch_unwind(|| sleep(HOUR)).unwrap_err();
+            sleep(MS);
+            *thrown.downcast::<i32>().unwrap()
+        });
+        until_woken(|| greenlet.throw(Box::new(5))).unwrap();
+        assert_eq!(green.join().unwrap(), 5);
+    });
+}
+
+#[test]
+fn one_thrown_out_of_its_turn_is_not_resumed_by_that_turn() {
+    guarded(|| {
+        let main = greenlet::current::<()>();
+        let (green, greenlet) = started(move || {
+            // It stands in the run queue, and still does when it waits for main.
+            assert!(catch_unwind(|| sleep(NOW)).is_err());
+            main.switch(()).unwrap();
+            3
+        });
+        greenlet.throw(Box::new(5)).unwrap();
+        assert!(greenlet.is_active());
+        sleep(NOW);
+        sleep(MS);
+        assert!(!green.is_dead());
+        until_woken(|| greenlet.switch(())).unwrap();
+        assert_eq!(green.join().unwrap(), 3);
+    });
+}
+
+#[test]
+fn a_green_thread_may_throw_into_another() {
+    guarded(|| {
+        let (victim, greenlet) = started(|| sleep(HOUR));
+        let (thrower, throws) = started(move || drop(greenlet.throw(Box::new(5))));
+        assert!(victim.is_dead() && !thrower.is_dead());
+        assert_eq!(*victim.join().unwrap_err().downcast::<i32>().unwrap(), 5);
+        // Nobody has switched back to it, so it waits; it can be killed like any other.
+        thrower.kill();
+        assert!(throws.is_dead());
+    });
+}
+
+#[test]
+fn what_is_thrown_at_the_mainloop_disturbs_nobody() {
+    guarded(|| {
+        let mainloop = mainloop();
+        let (sleeper, _) = started(|| {
+            sleep(2 * MS);
+            7
+        });
+        until_woken(|| mainloop.throw(Box::new("ignored"))).unwrap();
+        assert!(!mainloop.is_dead());
+        assert_eq!(sleeper.join().unwrap(), 7);
+    });
+}
+
+#[test]
+fn a_mainloop_that_is_killed_is_replaced_and_its_green_threads_end_in_the_new_one() {
+    guarded(|| {
+        let old = mainloop();
+        let (sleeper, greenlet) = started(|| {
+            sleep(2 * MS);
+            7
+        });
+        assert!(matches!(old.kill(), Err(SwitchError::Exited)));
+        assert!(old.is_dead());
+        assert_eq!(sleeper.join().unwrap(), 7);
+        assert!(greenlet.is_dead());
+        let new = mainloop();
+        assert!(new != old && !new.is_dead());
+        // Killed by one of its children.
+        let (killer, _) = started(move || drop(new.kill()));
+        spawn(|| sleep(MS)).join().unwrap();
+        killer.kill();
+    });
+}
+
+#[test]
+fn a_green_thread_may_get_another_parent_and_its_end_still_counts() {
+    guarded(|| {
+        let main = greenlet::current::<()>();
+        let (green, greenlet) = started(|| {
+            sleep(MS);
+            7
+        });
+        greenlet.set_parent(&main).unwrap();
+        assert_eq!(green.join().unwrap(), 7);
+        spawn(|| sleep(MS)).join().unwrap();
+    });
+}
+
+#[test]
+fn a_mainloop_may_get_another_parent_that_hears_of_its_end() {
+    guarded(|| {
+        let main = greenlet::current::<&str>();
+        let heir = Greenlet::new(move |text| {
+            assert!(matches!(main.switch(text), Err(SwitchError::Exited)));
+            "heard"
+        });
+        heir.switch("").unwrap();
+        let mainloop = mainloop();
+        mainloop.set_parent(&heir).unwrap();
+        assert_eq!(mainloop.cast::<&str>().kill().unwrap(), "heard");
+        spawn(|| sleep(MS)).join().unwrap();
+    });
+}
