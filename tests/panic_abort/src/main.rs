@@ -1,0 +1,104 @@
+//! What becomes of greenlets where panics abort: each function checks one rule, and is named after
+//! it. With an argument, the program does what aborts it.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use stolon::greenlet::{self, Greenlet, GreenletExit, SwitchError};
+use stolon::stack::stack_counts;
+
+/// Counts how often it is dropped.
+struct Counted(Rc<Cell<u32>>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() + 1);
+    }
+}
+
+/// A greenlet that holds something, has switched here once, and ends with what it is sent.
+fn suspended(dropped: &Rc<Cell<u32>>) -> Greenlet<u32> {
+    let (main, counted) = (greenlet::current::<u32>(), Counted(Rc::clone(dropped)));
+    let greenlet = Greenlet::new(move |n| {
+        let _counted = counted;
+        main.switch(n).unwrap()
+    });
+    greenlet.switch(0).unwrap();
+    greenlet
+}
+
+fn unstarted(dropped: &Rc<Cell<u32>>) -> Greenlet<u32> {
+    let counted = Counted(Rc::clone(dropped));
+    Greenlet::new(move |_| {
+        let _counted = &counted;
+        unreachable!("it never runs")
+    })
+}
+
+fn cannot_unwind(result: Result<u32, SwitchError<u32>>) -> bool {
+    matches!(result, Err(SwitchError::CannotUnwind))
+}
+
+fn dropping_a_suspended_greenlet_leaks_it_and_its_stack() {
+    let (dropped, before) = (Rc::default(), stack_counts().in_use);
+    drop(suspended(&dropped));
+    assert_eq!((dropped.get(), stack_counts().in_use), (0, before + 1));
+}
+
+fn dropping_or_killing_an_unstarted_greenlet_drops_its_closure() {
+    let (dropped, before) = (Rc::default(), stack_counts().in_use);
+    drop(unstarted(&dropped));
+    assert_eq!(dropped.get(), 1);
+    let killed = unstarted(&dropped);
+    assert!(matches!(killed.kill(), Err(SwitchError::Exited)));
+    assert!(killed.is_dead());
+    assert!(matches!(killed.kill(), Err(SwitchError::Exited)));
+    assert_eq!((dropped.get(), stack_counts().in_use), (2, before));
+}
+
+fn killing_a_started_greenlet_is_an_error_and_it_goes_on_as_before() {
+    let (dropped, before) = (Rc::default(), stack_counts().in_use);
+    let greenlet = suspended(&dropped);
+    assert!(cannot_unwind(greenlet.kill()));
+    assert!(cannot_unwind(greenlet.throw(Box::new(GreenletExit))));
+    assert!(cannot_unwind(greenlet.throw(Box::new("a payload"))));
+    assert!(cannot_unwind(greenlet::current().kill()));
+    assert!(greenlet.is_active() && dropped.get() == 0);
+    assert_eq!(greenlet.switch(7).unwrap(), 7);
+    assert_eq!((dropped.get(), stack_counts().in_use), (1, before));
+}
+
+fn a_payload_is_thrown_nowhere_as_it_would_end_in_a_started_greenlet() {
+    let dropped = Rc::default();
+    let greenlet = unstarted(&dropped);
+    assert!(cannot_unwind(greenlet.throw(Box::new("a payload"))));
+    assert!(!greenlet.is_started() && dropped.get() == 0);
+    let dead = Greenlet::new(|n: u32| n);
+    dead.switch(0).unwrap();
+    assert!(cannot_unwind(dead.throw(Box::new("a payload"))));
+    let text = dead.throw(Box::new("a payload")).unwrap_err().to_string();
+    assert!(text.contains("panics abort"), "{text}");
+}
+
+fn killall_leaks_what_has_started_and_drops_what_has_not() {
+    let dropped = Rc::default();
+    let kept = [suspended(&dropped), unstarted(&dropped)];
+    greenlet::killall();
+    assert_eq!(dropped.get(), 1);
+    assert!(kept[0].is_active() && kept[1].is_dead());
+    assert!(matches!(kept[0].switch(1), Err(SwitchError::ThreadExiting { value: 1 })));
+}
+
+fn main() {
+    assert!(cfg!(panic = "abort"));
+    if std::env::args().len() > 1 {
+        drop(Greenlet::new(|()| panic!("in a greenlet")).switch(()));
+        return;
+    }
+    dropping_a_suspended_greenlet_leaks_it_and_its_stack();
+    dropping_or_killing_an_unstarted_greenlet_drops_its_closure();
+    killing_a_started_greenlet_is_an_error_and_it_goes_on_as_before();
+    a_payload_is_thrown_nowhere_as_it_would_end_in_a_started_greenlet();
+    killall_leaks_what_has_started_and_drops_what_has_not();
+    println!("all rules hold");
+}
