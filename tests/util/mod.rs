@@ -4,5 +4,6 @@
 pub mod child;
 pub mod crash;
 pub mod leak;
+pub mod planted;
 pub mod server;
 pub mod sockets;
