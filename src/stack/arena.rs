@@ -166,7 +166,13 @@ impl Arena {
         // bytes.
         let slot = unsafe { chunk.map.as_mut_ptr().add(offset) };
         // SAFETY: the slot has never been handed out, so nobody uses its lowest bytes.
-        unsafe { self.install_guard(slot)? };
+        if let Err(e) = unsafe { self.install_guard(slot) } {
+            if chunk.carved == 0 {
+                // It was mapped for this slot, and is no use.
+                chunks.pop();
+            }
+            return Err(e);
+        }
         let colour_bytes = chunk.carved % COLOURS * CACHE_LINE_BYTES;
         chunk.carved += 1;
         // SAFETY: the colour is less than a page, and a slot is at least MIN_STACK_BYTES long.
@@ -190,6 +196,8 @@ impl Arena {
                     let _ = map.advise(Advice::NoHugePage);
                     return Ok(Chunk { map: map.into(), slots, carved: 0 });
                 }
+                // No more than the first time, so that not all is taken that is left.
+                Err(_) if slots > FIRST_CHUNK_SLOTS => slots = FIRST_CHUNK_SLOTS,
                 Err(_) if slots > 1 => slots /= 2,
                 Err(e) => return Err(no_memory(self.stride_bytes, &e)),
             }
