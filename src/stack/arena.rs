@@ -9,6 +9,7 @@ use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use super::{MIN_STACK_BYTES, StackCounts};
 use crate::arch::STACK_ALIGNMENT;
+use crate::sys::limits::MemoryLimit;
 use crate::sys::memory;
 
 /// How much below each stack faults on access. C code is not always compiled to touch each page on
@@ -240,18 +241,24 @@ pub(super) fn guard_bytes() -> usize {
 }
 
 fn no_memory(stride_bytes: usize, source: &io::Error) -> io::Error {
+    let limit = MemoryLimit::on_bytes(stride_bytes).map_or_else(
+        || "see RLIMIT_AS, vm.overcommit_memory and vm.max_map_count".to_owned(),
+        |limit| limit.to_string(),
+    );
     let text = format!(
-        "no address space for a stack of {} KiB, guard included \
-         (see RLIMIT_AS, vm.overcommit_memory and vm.max_map_count): {source}",
+        "no address space for a stack of {} KiB, guard included ({limit}): {source}",
         stride_bytes / 1024
     );
     io::Error::new(io::ErrorKind::OutOfMemory, text)
 }
 
 fn no_guard(source: &io::Error) -> io::Error {
+    let limit = MemoryLimit::on_mappings().map_or_else(
+        || "a process may have vm.max_map_count of them".to_owned(),
+        |limit| limit.to_string(),
+    );
     let text = format!(
-        "a stack could not be guarded: each guard splits a mapping here, and a process may have \
-         vm.max_map_count of them: {source}"
+        "a stack could not be guarded: each guard splits a mapping here, and {limit}: {source}"
     );
     io::Error::new(io::ErrorKind::OutOfMemory, text)
 }

@@ -1,7 +1,8 @@
 //! Runs a test's body by itself, and looks afterwards at what it has left behind.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::panic::resume_unwind;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
@@ -67,4 +68,17 @@ fn open_descriptors() -> BTreeSet<String> {
     // The directory is closed again by the time that its own entry is looked at, or names itself.
     let described = entries.filter_map(|entry| describe(entry.ok()?));
     described.filter(|text| !text.ends_with("/fd")).collect()
+}
+
+/// How many mappings this process has. Nothing is allocated, as there may be no memory.
+pub fn mappings() -> usize {
+    let mut maps = File::open("/proc/self/maps").expect("this process's mappings");
+    let (mut bytes, mut count) = ([0; 4096], 0);
+    loop {
+        let filled = maps.read(&mut bytes).expect("this process's mappings");
+        if filled == 0 {
+            return count;
+        }
+        count += bytes[..filled].iter().filter(|&&byte| byte == b'\n').count();
+    }
 }
