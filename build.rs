@@ -4,13 +4,17 @@
 
 use std::env;
 
-/// Cfgs that force a fallback, so that tests reach it on a kernel that would not take it by itself:
-/// `RUSTFLAGS="--cfg stolon_force_mprotect" cargo test`.
-const CFGS: [&str; 2] = [
+/// Cfgs for the crate's own tests: some force a fallback that a recent kernel would not take by
+/// itself, the others tell a tool of what it cannot see. CONTRIBUTING.md has the commands.
+const CFGS: [&str; 4] = [
     // Guard stacks with `mprotect` even where the kernel has `MADV_GUARD_INSTALL`.
     "stolon_force_mprotect",
     // Wait with `epoll_wait` and whole milliseconds even where the kernel has `epoll_pwait2`.
     "stolon_force_epoll_wait",
+    // Tell AddressSanitizer of each switch.
+    "stolon_asan",
+    // Tell valgrind of each stack.
+    "stolon_valgrind",
 ];
 
 fn main() {

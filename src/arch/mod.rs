@@ -21,13 +21,20 @@ use std::mem::MaybeUninit;
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
+#[cfg(stolon_asan)]
+mod asan;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
 #[cfg(target_arch = "aarch64")]
-pub(crate) use aarch64::{STACK_ALIGNMENT, prefetch, switch};
+use aarch64 as machine;
+#[cfg(stolon_asan)]
+pub(crate) use asan::switch;
+#[cfg(not(stolon_asan))]
+pub(crate) use machine::switch;
+pub(crate) use machine::{STACK_ALIGNMENT, prefetch};
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86_64::{STACK_ALIGNMENT, prefetch, switch};
+use x86_64 as machine;
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("stolon has no machine layer for this architecture");
@@ -53,6 +60,9 @@ pub(crate) struct Context {
     /// The register that LLVM keeps for itself (rbx, x19); the entry's argument before the first
     /// run.
     bx: *mut u8,
+    /// What the sanitizer knows of it.
+    #[cfg(stolon_asan)]
+    fiber: asan::Fiber,
 }
 
 /// How a context ends: it resumes `to` and hands over two words. Nothing of the ending context is
@@ -68,7 +78,8 @@ pub(crate) struct Departure {
 // The assembly reads these in pairs (`ldp`, `stp`).
 const _: () = {
     use std::mem::offset_of;
-    assert!(size_of::<Context>() == 32 && size_of::<Departure>() == 24);
+    assert!(size_of::<Context>() == 32 || cfg!(stolon_asan));
+    assert!(size_of::<Departure>() == 24);
     assert!(offset_of!(Context, pc) == offset_of!(Context, sp) + 8);
     assert!(offset_of!(Context, bx) == offset_of!(Context, fp) + 8);
     assert!(offset_of!(Departure, value) == offset_of!(Departure, to) + 8);
@@ -88,7 +99,14 @@ impl Context {
     /// A context that holds nothing yet: it can be saved into, not resumed.
     pub(crate) const fn empty() -> Self {
         let null = std::ptr::null_mut();
-        Self { sp: null, pc: null, fp: null, bx: null }
+        Self {
+            sp: null,
+            pc: null,
+            fp: null,
+            bx: null,
+            #[cfg(stolon_asan)]
+            fiber: asan::Fiber::empty(),
+        }
     }
 
     /// Where the frames of a suspended context begin.
@@ -103,14 +121,7 @@ impl Context {
     /// `top` must be a multiple of [`STACK_ALIGNMENT`].
     pub(crate) fn prepare(&mut self, top: *mut u8, entry: Entry, argument: *mut ()) {
         debug_assert_eq!(top.addr() % STACK_ALIGNMENT, 0);
-        *self = Self { sp: top, pc: start_address(), fp: entry as *mut u8, bx: argument.cast() };
+        let (pc, fp, bx) = (machine::start_address(), entry as *mut u8, argument.cast());
+        *self = Self { sp: top, pc, fp, bx, ..Self::empty() };
     }
-}
-
-/// The address of the first frame's code in `asm/*/start.s`.
-fn start_address() -> *const u8 {
-    #[cfg(target_arch = "aarch64")]
-    return aarch64::start_address();
-    #[cfg(target_arch = "x86_64")]
-    return x86_64::start_address();
 }

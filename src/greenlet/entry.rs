@@ -100,6 +100,11 @@ where
     unsafe { record.cast::<Record<T, F>>().write(content) };
     // SAFETY: an unstarted block's context is nobody else's.
     unsafe { (*block.context.get()).prepare(record, entry::<T, F>, record.cast()) };
+    #[cfg(stolon_asan)]
+    // SAFETY: as above; it stays in the block.
+    unsafe {
+        (*block.context.get()).announce(stack.span().bottom())
+    };
     block.set_stack(stack);
     block.set_takes::<T>();
     Ok(())

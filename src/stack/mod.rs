@@ -149,6 +149,12 @@ pub(crate) struct Span {
 }
 
 impl Span {
+    /// The lowest address.
+    #[cfg(stolon_asan)]
+    pub(crate) fn bottom(self) -> usize {
+        self.bottom
+    }
+
     /// The addresses that fault, below the bottom.
     fn guard(self) -> Range<usize> {
         self.bottom - arena::guard_bytes()..self.bottom
