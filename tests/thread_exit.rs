@@ -4,11 +4,12 @@ mod util;
 
 use std::cell::RefCell;
 use std::io::Read;
+use std::mem;
 use std::panic::catch_unwind;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
-use std::thread;
+use std::thread::{self, LocalKey};
 use std::time::{Duration, Instant};
 
 use stolon::green::net::TcpListener;
@@ -159,31 +160,62 @@ fn a_thread_ends_at_once_though_a_destructor_waits() {
     });
 }
 
+/// Runs `body` on a thread that ends afterwards, with a thread-local value to refer to, and checks
+/// that no reference was used when the value was gone.
+fn outlives_nothing_thread_local(body: impl FnOnce(&'static LocalKey<Gone>) + Send + 'static) {
+    thread_local!(static VALUE: Gone = const { Gone });
+    GONE.store(false, Ordering::SeqCst);
+    OUTLIVED.store(false, Ordering::SeqCst);
+    thread::spawn(move || body(&VALUE)).join().unwrap();
+    assert!(GONE.load(Ordering::SeqCst) && !OUTLIVED.load(Ordering::SeqCst));
+}
+
+static GONE: AtomicBool = AtomicBool::new(false);
+static OUTLIVED: AtomicBool = AtomicBool::new(false);
+
+struct Gone;
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        GONE.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Runs `wait` with a reference into `value` that is used afterwards, however `wait` ends.
+fn refer_to(value: &'static LocalKey<Gone>, wait: impl FnOnce()) {
+    value.with(|_value| {
+        let _reads = OnDrop(|| OUTLIVED.store(GONE.load(Ordering::SeqCst), Ordering::SeqCst));
+        wait();
+    });
+}
+
 #[test]
 fn a_reference_into_a_thread_local_is_not_used_when_that_is_gone() {
     alone(|| {
-        static OUTLIVED: AtomicBool = AtomicBool::new(false);
-        static GONE: AtomicBool = AtomicBool::new(false);
-        struct Gone;
-        impl Drop for Gone {
-            fn drop(&mut self) {
-                GONE.store(true, Ordering::SeqCst);
-            }
-        }
-        thread_local!(static VALUE: Gone = const { Gone });
-        thread::spawn(|| {
-            spawn(|| {
-                VALUE.with(|_value| {
-                    let _reads =
-                        OnDrop(|| OUTLIVED.store(GONE.load(Ordering::SeqCst), Ordering::SeqCst));
-                    sleep(HOUR);
-                })
-            });
+        outlives_nothing_thread_local(|value| {
+            spawn(move || refer_to(value, || sleep(HOUR)));
             sleep(NOW);
-        })
-        .join()
-        .unwrap();
-        assert!(GONE.load(Ordering::SeqCst) && !OUTLIVED.load(Ordering::SeqCst));
+        });
+    });
+}
+
+#[test]
+fn what_ends_in_a_greenlet_that_is_leaked_does_not_resume_it() {
+    alone(|| {
+        outlives_nothing_thread_local(|value| {
+            let main = greenlet::current::<()>();
+            let leaked = Greenlet::new(move |()| refer_to(value, || drop(main.switch(()))));
+            leaked.switch(()).unwrap();
+            let parent = leaked.clone();
+            let last_act = OnDrop(move || {
+                let child = Greenlet::builder().parent(&parent).build(|text: String| text);
+                drop(child.unwrap().switch(String::new()));
+            });
+            let never_starts = Greenlet::new(move |()| {
+                let _last_act = &last_act;
+            });
+            mem::forget([leaked, never_starts]);
+        });
     });
 }
 

@@ -79,8 +79,10 @@ impl Drop for Settled<'_> {
     }
 }
 
-/// Makes sure that a greenlet is not switched to again, and that its memory stays as it is.
+/// Makes sure that nothing reaches a greenlet again, and that its memory stays as it is. What its
+/// children end with goes to its parent, as if it had ended.
 pub(super) fn abandon(victim: &Link) {
+    victim.stage.set(Stage::Dead);
     victim.set_takes_nothing();
     std::mem::forget(victim.clone());
 }
