@@ -220,6 +220,29 @@ fn what_ends_in_a_greenlet_that_is_leaked_does_not_resume_it() {
 }
 
 #[test]
+fn the_hub_does_not_kill_those_whose_last_handle_it_has() {
+    alone(|| {
+        outlives_nothing_thread_local(|value| {
+            let main = greenlet::current::<()>();
+            let mainloop = Rc::new(RefCell::new(None));
+            let found = Rc::clone(&mainloop);
+            spawn(move || {
+                *found.borrow_mut() = greenlet::current::<()>().parent::<()>();
+                sleep(NOW);
+                drop(main.switch(()));
+            });
+            sleep(NOW);
+            // It stands in the queue, and the green thread, whose turn comes, switches back.
+            let yields = Greenlet::new(move |()| refer_to(value, || sleep(NOW)));
+            drop(yields.switch(()));
+            drop(yields);
+            // Else that would keep the hub.
+            assert!(mainloop.take().unwrap().kill().is_err());
+        });
+    });
+}
+
+#[test]
 fn a_hub_that_nobody_waits_in_is_freed_with_its_thread() {
     guarded(|| {
         let said = on_a_thread_that_ends(|sender| {

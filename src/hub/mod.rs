@@ -24,6 +24,7 @@ pub(crate) mod waiter;
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::mem;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -132,9 +133,18 @@ impl Hub {
         self.nobody_parks.set(in_mainloop || self.closed.get());
     }
 
+    /// Lets go of all greenlets, for a thread that is exiting, and kills none by that: one that has
+    /// started may refer to thread-local values that are gone.
     fn close(&self) {
         self.closed.set(true);
         self.nobody_parks.set(true);
+        let late_kills = self.late_kills.take();
+        let all = self.run_queue.borrow_mut().take_all();
+        for greenlet in all.into_iter().chain(late_kills) {
+            if greenlet.is_active() {
+                mem::forget(greenlet);
+            }
+        }
     }
 
     /// Called before the current greenlet parks.

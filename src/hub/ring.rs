@@ -89,6 +89,11 @@ impl<T, N: Copy + Default> Ring<T, N> {
         Some((first, first_note))
     }
 
+    /// All, in order.
+    pub(super) fn into_items(mut self) -> impl Iterator<Item = T> {
+        iter::from_fn(move || Some(self.pop()?.0))
+    }
+
     #[inline(always)]
     fn place(&self, count: usize) -> usize {
         count & self.slots.len().wrapping_sub(1)

@@ -17,6 +17,7 @@
 //! before.
 
 use std::fmt;
+use std::mem;
 use std::os::fd::RawFd;
 
 use super::Wake;
@@ -206,6 +207,13 @@ impl RunQueue {
 
     pub(super) fn is_empty(&self) -> bool {
         self.runnable.len() == 0
+    }
+
+    /// Empties the table and the queue, and returns all that were in them.
+    pub(super) fn take_all(&mut self) -> Vec<Greenlet<Wake>> {
+        let parked = mem::take(&mut self.parked).into_iter().flatten();
+        let runnable = mem::take(&mut self.runnable);
+        parked.map(|parked| parked.greenlet).chain(runnable.into_items()).collect()
     }
 
     /// All greenlets that are parked, and what for.
