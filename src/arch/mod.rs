@@ -23,6 +23,8 @@ use std::mem::MaybeUninit;
 mod aarch64;
 #[cfg(stolon_asan)]
 mod asan;
+#[cfg(stolon_valgrind)]
+pub(crate) mod valgrind;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 

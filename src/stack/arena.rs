@@ -9,6 +9,8 @@ use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use super::{MIN_STACK_BYTES, StackCounts};
 use crate::arch::STACK_ALIGNMENT;
+#[cfg(stolon_valgrind)]
+use crate::arch::valgrind::{self, KnownStack};
 use crate::sys::limits::MemoryLimit;
 use crate::sys::memory;
 
@@ -48,6 +50,8 @@ struct Chunk {
     map: MmapRaw,
     slots: usize,
     carved: usize,
+    #[cfg(stolon_valgrind)]
+    known: Vec<KnownStack>,
 }
 
 /// This thread's stacks of one size.
@@ -124,6 +128,8 @@ impl Arena {
             None => self.carve()?,
         };
         self.in_use.set(self.in_use.get() + 1);
+        #[cfg(stolon_valgrind)]
+        valgrind::forget_content(top.addr() - self.usable_bytes(top), top.addr());
         Ok(top)
     }
 
@@ -174,6 +180,8 @@ impl Arena {
             }
             return Err(e);
         }
+        #[cfg(stolon_valgrind)]
+        chunk.known.push(KnownStack::new(slot.addr(), slot.addr() + self.stride_bytes));
         let colour_bytes = chunk.carved % COLOURS * CACHE_LINE_BYTES;
         chunk.carved += 1;
         // SAFETY: the colour is less than a page, and a slot is at least MIN_STACK_BYTES long.
@@ -195,7 +203,13 @@ impl Arena {
                 Ok(map) => {
                     // A kernel without huge pages refuses the advice, and needs none.
                     let _ = map.advise(Advice::NoHugePage);
-                    return Ok(Chunk { map: map.into(), slots, carved: 0 });
+                    return Ok(Chunk {
+                        map: map.into(),
+                        slots,
+                        carved: 0,
+                        #[cfg(stolon_valgrind)]
+                        known: Vec::new(),
+                    });
                 }
                 // No more than the first time, so that not all is taken that is left.
                 Err(_) if slots > FIRST_CHUNK_SLOTS => slots = FIRST_CHUNK_SLOTS,

@@ -23,6 +23,8 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+#[cfg(stolon_valgrind)]
+use crate::arch::valgrind::KnownStack;
 use crate::sys;
 use arena::Arena;
 
@@ -89,11 +91,18 @@ pub(crate) struct Arenas(RefCell<Vec<Rc<Arena>>>);
 
 thread_local! {
     static ARENAS: Rc<Arenas> = Rc::default();
+
+    /// The thread's own stack, which valgrind does not know of by itself.
+    #[cfg(stolon_valgrind)]
+    static OWN: Option<KnownStack> =
+        sys::memory::thread_stack().map(|(bottom, top)| KnownStack::new(bottom, top)).ok();
 }
 
 impl Arenas {
     /// This thread's arenas; none when it is past the point in its exit where it has them.
     pub(crate) fn of_thread() -> Option<Rc<Self>> {
+        #[cfg(stolon_valgrind)]
+        let _ = OWN.try_with(|_| ());
         ARENAS.try_with(Rc::clone).ok()
     }
 }

@@ -108,3 +108,32 @@ pub(crate) fn is_readable(address: *const u8) -> bool {
     ));
     !matches!(result, Err(e) if e.raw_os_error() == Some(libc::EFAULT))
 }
+
+/// The lowest address of the calling thread's own stack, and the one after its highest.
+///
+/// # Errors
+///
+/// When the C library cannot find out.
+#[cfg(stolon_valgrind)]
+pub(crate) fn thread_stack() -> io::Result<(usize, usize)> {
+    let mut attributes = std::mem::MaybeUninit::uninit();
+    let (mut bottom, mut bytes) = (std::ptr::null_mut(), 0);
+    // SAFETY: the attributes are written by the first call if it succeeds, read by the second, and
+    // destroyed once.
+    let error = unsafe {
+        match libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) {
+            0 => {
+                let mut attributes = attributes.assume_init();
+                let error =
+                    libc::pthread_attr_getstack(&raw const attributes, &mut bottom, &mut bytes);
+                libc::pthread_attr_destroy(&raw mut attributes);
+                error
+            }
+            error => error,
+        }
+    };
+    if error != 0 {
+        return Err(io::Error::from_raw_os_error(error));
+    }
+    Ok((bottom.addr(), bottom.addr() + bytes))
+}
