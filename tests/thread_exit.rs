@@ -253,6 +253,17 @@ fn a_hub_that_nobody_waits_in_is_freed_with_its_thread() {
 }
 
 #[test]
+fn the_hubs_descriptors_are_closed_though_green_threads_still_wait_in_it() {
+    guarded(|| {
+        let thread = thread::spawn(|| {
+            spawn(|| sleep(HOUR));
+            sleep(NOW);
+        });
+        thread.join().unwrap();
+    });
+}
+
+#[test]
 fn handles_may_be_used_and_dropped_in_late_destructors_of_the_thread() {
     alone(|| {
         struct Late(RefCell<Option<Greenlet>>);

@@ -205,7 +205,9 @@ impl<S: AsFd> Source<S> {
             registration.hub.fds.borrow_mut().remove(registration.token);
             // The file may be shared with another descriptor and stay open: so it is taken out by
             // name. An error means that it is out already.
-            let _ = registration.hub.poller.delete(self.io().as_fd());
+            if let Some(poller) = &*registration.hub.poller.borrow() {
+                let _ = poller.delete(self.io().as_fd());
+            }
         }
     }
 
@@ -287,7 +289,11 @@ impl<S: AsFd> Source<S> {
         }
         let hub = super::try_current()?;
         let token = hub.fds.borrow_mut().insert();
-        if let Err(e) = hub.poller.add(self.io().as_fd(), token) {
+        let added = match &*hub.poller.borrow() {
+            Some(poller) => poller.add(self.io().as_fd(), token),
+            None => Err(io::Error::other("no hub: this thread is exiting")),
+        };
+        if let Err(e) = added {
             hub.fds.borrow_mut().remove(token);
             return Err(e);
         }

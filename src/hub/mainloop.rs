@@ -100,8 +100,10 @@ impl Hub {
         } else {
             return;
         };
+        let poller = self.poller.borrow();
+        let Some(poller) = &*poller else { return };
         let mut events = self.events.borrow_mut();
-        if let Err(e) = self.poller.wait(&mut events, timeout) {
+        if let Err(e) = poller.wait(&mut events, timeout) {
             panic!("the hub cannot wait for descriptors: {e}");
         }
         let mut fds = self.fds.borrow_mut();

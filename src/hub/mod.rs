@@ -69,7 +69,8 @@ pub(crate) struct Hub {
     clock: Clock,
     run_queue: RefCell<RunQueue>,
     timers: RefCell<Timers<WaitId>>,
-    poller: Poller,
+    /// None when the thread is exiting.
+    poller: RefCell<Option<Poller>>,
     events: RefCell<Events>,
     fds: RefCell<FdTable>,
     mainloop: RefCell<Option<Greenlet<Wake>>>,
@@ -93,7 +94,7 @@ impl Hub {
             clock,
             run_queue: RefCell::default(),
             timers: RefCell::new(Timers::new()),
-            poller: Poller::new()?,
+            poller: RefCell::new(Some(Poller::new()?)),
             events: RefCell::new(Events::new()),
             fds: RefCell::default(),
             mainloop: RefCell::new(None),
@@ -138,6 +139,8 @@ impl Hub {
     fn close(&self) {
         self.closed.set(true);
         self.nobody_parks.set(true);
+        // Its descriptor is not to be leaked with the greenlets that still refer to the hub.
+        drop(self.poller.take());
         let late_kills = self.late_kills.take();
         let all = self.run_queue.borrow_mut().take_all();
         for greenlet in all.into_iter().chain(late_kills) {
