@@ -10,17 +10,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind, panic_any, resume_unwind};
 use std::rc::Rc;
 use std::sync::Mutex;
 use std::thread;
-use std::time::Duration;
 
 use stolon::greenlet::{self, Greenlet, GreenletExit, SwitchError};
 use stolon::stack::{MIN_STACK_BYTES, stack_counts};
-use stolon::{sleep, spawn};
 use util::child::{self, text_of};
 use util::crash::{complaint, crash};
-use util::leak::guarded;
 use util::server::is_emulated;
-
-const MS: Duration = Duration::from_millis(1);
 
 /// Calls a function when it is dropped.
 struct OnDrop<F: FnMut()>(F);
@@ -59,25 +54,23 @@ fn unwinds<R>(f: impl FnOnce() -> R) -> bool {
 // Handles.
 
 #[test]
-fn a_handle_on_its_own_stack_keeps_a_greenlet_until_its_thread_ends() {
-    let dropped = thread::spawn(|| {
-        let dropped = Rc::new(Cell::new(false));
-        let in_greenlet = Rc::clone(&dropped);
-        let greenlet = calling_on_unwind(move || in_greenlet.set(true));
-        let keeps_itself = Greenlet::new({
-            let main = greenlet::current::<()>();
-            move |()| {
-                let _myself = greenlet::current::<()>();
-                let _other = greenlet;
-                main.switch(()).unwrap();
-            }
-        });
-        keeps_itself.switch(()).unwrap();
-        drop(keeps_itself);
-        drop(Greenlet::new(|()| ()));
-        dropped.get()
+fn a_handle_on_its_own_stack_keeps_a_greenlet_until_killall() {
+    let unwound = Rc::new(Cell::new(false));
+    let keeps_itself = Greenlet::new({
+        let (main, unwound) = (greenlet::current::<()>(), Rc::clone(&unwound));
+        move |()| {
+            let _notes = OnDrop(|| unwound.set(true));
+            let _myself = greenlet::current::<()>();
+            main.switch(()).unwrap();
+        }
     });
-    assert!(!dropped.join().unwrap());
+    keeps_itself.switch(()).unwrap();
+    drop(keeps_itself);
+    drop(Greenlet::new(|()| ()));
+    assert!(!unwound.get());
+    greenlet::killall();
+    assert!(unwound.get());
+    assert_eq!(stack_counts().in_use, 0);
 }
 
 #[test]
@@ -300,23 +293,6 @@ fn a_destructor_may_make_greenlets_while_its_greenlet_unwinds() {
     assert_eq!(sum.get(), 11 + 22);
     assert!(!thread::panicking());
     assert_eq!(stack_counts().in_use, 0);
-}
-
-#[test]
-fn a_destructor_may_spawn_and_block_while_its_greenlet_unwinds() {
-    guarded(|| {
-        let got = Rc::new(Cell::new(0));
-        let greenlet = calling_on_unwind({
-            let got = Rc::clone(&got);
-            move || {
-                sleep(MS);
-                got.set(spawn(|| sleep(MS)).join().map_or(0, |()| 7));
-            }
-        });
-        drop(greenlet);
-        assert_eq!(got.get(), 7);
-        assert!(!thread::panicking());
-    });
 }
 
 #[test]

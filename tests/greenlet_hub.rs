@@ -1,9 +1,9 @@
 //! Greenlet operations on the greenlets that a hub runs: its green threads and its mainloop. None
-//! of them breaks the hub, and whoever can go on does.
+//! of them breaks the hub, and whoever can go on does. And what plain greenlets ask of a hub.
 
 mod util;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
@@ -183,5 +183,35 @@ fn a_mainloop_may_get_another_parent_that_hears_of_its_end() {
         mainloop.set_parent(&heir).unwrap();
         assert_eq!(mainloop.cast::<&str>().kill().unwrap(), "heard");
         spawn(|| sleep(MS)).join().unwrap();
+    });
+}
+
+#[test]
+fn a_destructor_may_spawn_and_block_while_its_greenlet_unwinds() {
+    struct SpawnsAndBlocks(Rc<Cell<i32>>);
+    impl Drop for SpawnsAndBlocks {
+        fn drop(&mut self) {
+            sleep(MS);
+            let green = spawn(|| {
+                sleep(MS);
+                7
+            });
+            self.0.set(green.join().unwrap());
+        }
+    }
+    guarded(|| {
+        let got = Rc::new(Cell::new(0));
+        let main = greenlet::current::<()>();
+        let greenlet = Greenlet::new({
+            let got = Rc::clone(&got);
+            move |()| {
+                let _spawns_and_blocks = SpawnsAndBlocks(got);
+                main.switch(()).unwrap();
+            }
+        });
+        greenlet.switch(()).unwrap();
+        drop(greenlet);
+        assert_eq!(got.get(), 7);
+        assert!(!std::thread::panicking());
     });
 }

@@ -22,23 +22,49 @@
 //! assert!(double.is_dead());
 //! ```
 //!
-//! What happens to greenlets that are dropped, panic, or outlive their thread:
+//! # What becomes of a greenlet
 //!
-//! | | rule |
+//! | it ends | rule |
 //! |---|---|
-//! | its child still lives when its last handle is dropped | a parent link is no handle: it is killed; what the child ends with goes to the nearest living ancestor |
-//! | a handle to it lies on its own stack | that handle counts: dropping all others does not kill it, the exit of its thread does |
-//! | last handle dropped, never started | the closure is dropped and never runs |
-//! | last handle dropped, suspended | [`GreenletExit`] unwinds it from its pending switch, destructors run; the drop returns when it is dead |
-//! | last handle dropped, running | it goes on; if it waits later, it is killed when the thread next makes a greenlet or exits |
-//! | a panic leaves the closure | it goes on in the parent, out of its pending switch, payload intact |
-//! | a panic leaves the closure while it is killed by a drop | reported by the panic hook, and goes nowhere else |
-//! | [`GreenletExit`] leaves the closure | the parent's switch returns [`SwitchError::Exited`] |
-//! | the parent is dead | its parent takes its place, and so on up to the root |
-//! | the thread exits | what never started is dropped; what did is not unwound but leaked, stack included: [`killall`] first ends it in good order |
-//! | killed while it unwinds | its pending switch returns [`SwitchError::Exited`]: it cannot unwind twice; if it lives on, the kill comes when it next blocks |
-//! | it runs over its stack | its name and its stack's size go to stderr, and the process aborts |
-//! | `panic = "abort"` | a suspended greenlet cannot be unwound: dropping it leaks it, stack included |
+//! | by its function's return | the value goes to its parent, as the result of the parent's pending switch or as the argument of its function |
+//! | with a value that its parent does not wait for | that is a panic in the parent, which tells both |
+//! | by a panic | it goes on in the parent, out of its pending switch, payload intact; a parent that has not started ends by it |
+//! | by [`GreenletExit`] | the parent's switch returns [`SwitchError::Exited`]; a parent that has not started ends as well |
+//! | its parent is dead | the parent's parent takes its place, and so on up to the root |
+//! | by running over its stack | its name and its stack's size go to stderr, and the process aborts |
+//!
+//! | its last handle is dropped | rule |
+//! |---|---|
+//! | it has not started | the function is dropped and never runs |
+//! | it is suspended | [`GreenletExit`] unwinds it from its pending switch, destructors run; the drop returns when it is dead |
+//! | it runs | it goes on; if it waits later, it is killed when the thread next makes a greenlet, but not unwound when the thread exits |
+//! | its child still lives | a parent link is no handle: it is killed; what the child ends with goes to the nearest living ancestor |
+//! | a handle to it lies on its own stack | that one was not the last: it lives until [`killall`], or is leaked with its thread |
+//! | it returns or panics instead of exiting | its value is dropped; a panic is reported by the panic hook, and goes nowhere else |
+//! | it catches the exit and switches | the dropper takes no value, so a switch to it fails; if something else wakes the dropper, the greenlet belongs to its thread until it ends |
+//!
+//! | it is killed or thrown into | rule |
+//! |---|---|
+//! | it has not started | the function is dropped at once and never runs; its parent gets the payload, or is told of the exit |
+//! | it is suspended | its pending switch unwinds; if it catches that, it goes on |
+//! | it is current | it unwinds at once |
+//! | it is dead | the payload is raised in the nearest living ancestor, or that is told of the exit again |
+//! | it is its thread's root | as any other; what nobody catches ends the thread |
+//! | it is a green thread or the hub's loop | it unwinds in good order, but the hub does not switch back to who threw; a loop that has ended is replaced |
+//! | killed while it unwinds, or another greenlet of the thread, the killer included | its pending switch returns [`SwitchError::Exited`], as nothing unwinds twice; if it lives on, the kill comes when it next blocks |
+//! | thrown into while it unwinds | the payload is raised in its destructor, which must catch it: else the process aborts, as by any panic there |
+//!
+//! | its destructors, while it unwinds | rule |
+//! |---|---|
+//! | switch, make greenlets, spawn, block | as at any other time; who killed or dropped it waits, unless something else wakes it |
+//! | meanwhile [`std::thread::panicking`] is | true in all greenlets of the thread, as it counts by thread; panics are caught as ever |
+//! | meanwhile a lock of `std` is | poisoned if it was taken before and is released then, by any greenlet of the thread |
+//!
+//! | all ends | rule |
+//! |---|---|
+//! | its thread exits | what never started is dropped; what did is not unwound but leaked, stack included: [`killall`] first ends it in good order |
+//! | the process exits | nothing is unwound |
+//! | `panic = "abort"` | nothing is unwound: what was suspended when its last handle is dropped is leaked, stack included; [`kill`](Greenlet::kill) and [`throw`](Greenlet::throw) fail, unless only greenlets that have not started end by a kill |
 //!
 //! # What not to do
 //!
@@ -46,10 +72,6 @@
 //! safe here. Do not switch, and do not block a green thread, in the initialiser of a `thread_local!`
 //! value. And do not drop or resume a greenlet in the destructor of one, if the greenlet may be
 //! suspended inside `LocalKey::with` of another.
-//!
-//! While a greenlet unwinds, its destructors may switch. [`std::thread::panicking`] then reports
-//! the unwinding in the greenlets that run meanwhile, too, as it counts by thread; a lock of `std`
-//! dropped there is poisoned.
 
 mod attachment;
 mod block;
