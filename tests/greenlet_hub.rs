@@ -36,6 +36,17 @@ fn mainloop() -> Greenlet {
     spawn(|| greenlet::current::<()>().parent::<()>().unwrap()).join().unwrap()
 }
 
+/// Waits in its destructor until it may go on.
+struct WaitsOnDrop(Rc<Cell<bool>>);
+
+impl Drop for WaitsOnDrop {
+    fn drop(&mut self) {
+        while !self.0.get() {
+            sleep(MS);
+        }
+    }
+}
+
 /// Runs `f`, which leaves main; a little later a green thread switches back.
 fn until_woken<R>(f: impl FnOnce() -> R) -> R {
     let main = greenlet::current::<()>();
@@ -105,6 +116,26 @@ fn one_thrown_out_of_its_turn_is_not_resumed_by_that_turn() {
         assert!(!green.is_dead());
         until_woken(|| greenlet.switch(())).unwrap();
         assert_eq!(green.join().unwrap(), 3);
+    });
+}
+
+#[test]
+fn a_kill_of_one_that_is_parked_while_another_unwinds_is_late_and_not_lost() {
+    guarded(|| {
+        let (victim, victims) = started(|| sleep(HOUR));
+        let may_end = Rc::new(Cell::new(false));
+        let waits = WaitsOnDrop(Rc::clone(&may_end));
+        let (unwinding, unwindings) = started(move || {
+            let _waits = waits;
+            sleep(HOUR);
+        });
+        until_woken(|| unwindings.kill()).unwrap();
+        assert!(std::thread::panicking() && !unwinding.is_dead());
+        until_woken(|| victims.kill()).unwrap();
+        assert!(!victim.is_dead());
+        may_end.set(true);
+        assert!(unwinding.join().unwrap_err().is::<GreenletExit>());
+        assert!(victim.join().unwrap_err().is::<GreenletExit>());
     });
 }
 

@@ -404,6 +404,7 @@ fn at_the_end_of_a_thread_nothing_is_raised_any_more() {
             for handle in self.0.take() {
                 assert!(matches!(handle.kill(), Err(SwitchError::CannotUnwind)), "{handle:?}");
                 assert!(matches!(throw(&handle, 1), Err(SwitchError::CannotUnwind)));
+                assert_eq!(handle.switch(()).unwrap_err().into_value(), Some(()));
             }
             RAN.store(true, Ordering::SeqCst);
         }

@@ -211,6 +211,14 @@ impl Hub {
             if let Some(wake) = waited_for(resumed) {
                 return wake;
             }
+            self.note_late_kill(&greenlet::current());
+        }
+    }
+
+    /// Has the mainloop kill a greenlet again that could not unwind when it was killed.
+    fn note_late_kill(&self, victim: &Greenlet<Wake>) {
+        if victim.has_pending_kill() {
+            self.late_kills.borrow_mut().push(victim.clone());
         }
     }
 
@@ -220,9 +228,7 @@ impl Hub {
         let _wait = Wait::stand_in_queue(self);
         // Else it was dead already, or this greenlet's turn has come.
         let ended_here = matches!(victim.exit_now::<Wake>(), Some(Ok(Wake::Ended) | Err(_)));
-        if victim.has_pending_kill() {
-            self.late_kills.borrow_mut().push(victim.clone());
-        }
+        self.note_late_kill(victim);
         if ended_here {
             self.switch_away();
         }
