@@ -83,6 +83,8 @@ mod handle;
 mod scheduling;
 mod thread;
 mod throw;
+#[cfg(test)]
+pub(crate) mod trace;
 mod transfer;
 mod tree;
 
@@ -96,8 +98,6 @@ pub use error::{ParentError, SwitchError};
 pub use exit::GreenletExit;
 use handle::Handle;
 pub(crate) use scheduling::{current_unless_killed, is_thread_alive, raise_pending_kill, root};
-#[cfg(test)]
-pub(crate) use transfer::trace;
 
 /// A handle to a greenlet that is switched to with values of type `T`, mirroring greenlet's
 /// `greenlet`.

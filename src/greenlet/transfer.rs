@@ -98,7 +98,7 @@ pub(super) fn leave_root(root: &Handle) {
 pub(super) unsafe fn depart_for(to: &Link) {
     set_current(to.as_ptr());
     #[cfg(test)]
-    trace::note(to.as_ptr());
+    super::trace::note(to);
 }
 
 /// The current greenlet, if the thread has one yet.
@@ -328,7 +328,8 @@ unsafe fn transfer<T: 'static>(to: *const Block, word: Word, event: Event) -> (W
     from.set_takes::<T>();
     set_current(to);
     #[cfg(test)]
-    trace::note(to);
+    // SAFETY: the caller's promise: it is alive.
+    super::trace::note(unsafe { &*to });
     // SAFETY: `from` is saved here and nowhere else until it is resumed, which it can be as it is
     // not CURRENT any more. `to` waited, so its context was saved or prepared and not resumed
     // since; now that it is CURRENT nobody resumes it again. Its stack is mapped as long as it is
@@ -336,30 +337,5 @@ unsafe fn transfer<T: 'static>(to: *const Block, word: Word, event: Event) -> (W
     unsafe {
         let to = UnsafeCell::raw_get(&raw const (*to).context);
         arch::switch(from.context.get(), to, word, event as usize)
-    }
-}
-
-/// For the crate's own tests: who got control, in order.
-#[cfg(test)]
-pub(crate) mod trace {
-    use std::cell::RefCell;
-
-    use super::Block;
-
-    thread_local! {
-        static NAMES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
-    }
-
-    pub(super) fn note(to: *const Block) {
-        // SAFETY: the block is about to become the current greenlet's, so it is alive.
-        let to = unsafe { &*to };
-        let name = if to.id.get() == 0 { "main" } else { to.name().unwrap_or("?") };
-        // While the thread exits there is nobody to read it.
-        let _ = NAMES.try_with(|names| names.borrow_mut().push(name.to_owned()));
-    }
-
-    /// The names of all that got control on this thread since this was last called.
-    pub(crate) fn take() -> Vec<String> {
-        NAMES.take()
     }
 }
