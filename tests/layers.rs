@@ -38,11 +38,12 @@ const MODULES: &[(usize, &str, &[&str])] = &[
 
 /// The directories and the files that may hold unsafe code.
 const UNSAFE_DIRECTORIES: [&str; 4] = ["sys/", "arch/", "stack/", "patch/"];
-const UNSAFE_FILES: [&str; 6] = [
+const UNSAFE_FILES: [&str; 7] = [
     "greenlet/attachment.rs",
     "greenlet/block.rs",
     "greenlet/entry.rs",
     "greenlet/handle.rs",
+    "greenlet/introspect.rs",
     "greenlet/transfer.rs",
     "hub/current.rs",
 ];

@@ -8,7 +8,8 @@
 //! | dead | [`Nothing`] | gone, like the stack |
 //!
 //! So a greenlet other than the current one can be resumed exactly when `awaits` is not `Nothing`,
-//! and then only with a value of that type.
+//! and then only with a value of that type. While its thread is traced, another field has that type,
+//! and `awaits` one that nobody sends.
 #![allow(unsafe_code)]
 
 use std::any::TypeId;
@@ -25,6 +26,9 @@ use crate::stack::{Span, Stack, overflow};
 
 /// The type that nobody sends: what a dead greenlet awaits.
 enum Nothing {}
+
+/// Another one: what the greenlets of a traced thread seem to await.
+enum Disguise {}
 
 /// How far a greenlet has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +75,8 @@ pub(super) struct Block {
     name: Cell<Option<Box<str>>>,
     /// Counts up over a thread's life; 0 is the root.
     pub(super) id: Cell<u64>,
+    /// What it really awaits, when it is disguised.
+    awaits_really: Cell<Option<&'static TypeId>>,
     /// How many refer to what is in `room`.
     pub(super) attachments: Cell<usize>,
 }
@@ -97,6 +103,7 @@ impl Block {
             thread: Rc::clone(thread),
             name: Cell::new(None),
             id: Cell::new(0),
+            awaits_really: Cell::new(None),
             attachments: Cell::new(0),
         }
     }
@@ -118,6 +125,7 @@ impl Block {
         self.stack.set(None);
         self.kill_is_pending.set(false);
         self.ends_with_thread.set(false);
+        self.awaits_really.set(None);
         self.set_takes_nothing();
     }
 
@@ -174,6 +182,28 @@ impl Block {
         self.awaits.get() == id
     }
 
+    /// Whether values of type `T` may be sent to it: as [`takes`](Self::takes), and also while its
+    /// thread is traced.
+    pub(super) fn accepts<T: 'static>(&self) -> bool {
+        let really = self.awaits_really.get();
+        self.takes::<T>() || (self.takes::<Disguise>() && really == Some(&TypeId::of::<T>()))
+    }
+
+    /// Has it seem to await what nobody sends, if it awaits anything. Of no account while it runs.
+    pub(super) fn disguise(&self) {
+        if !self.takes::<Nothing>() && !self.takes::<Disguise>() {
+            self.awaits_really.set(Some(self.awaits.get()));
+            self.set_takes::<Disguise>();
+        }
+    }
+
+    /// Undoes [`disguise`](Self::disguise).
+    pub(super) fn undisguise(&self) {
+        if self.takes::<Disguise>() {
+            self.awaits.set(self.awaits_really.get().expect("noted by `disguise`"));
+        }
+    }
+
     /// Declares that it will await a `T` when it does not run.
     #[inline(always)]
     pub(super) fn set_takes<T: 'static>(&self) {
@@ -206,13 +236,24 @@ impl Block {
         unsafe { &*self.stack.as_ptr() }.as_ref().map(Stack::span)
     }
 
+    /// How much of its stack is left below the innermost frame, in bytes, while it does not run; none
+    /// for a thread's root, and when it is dead.
+    pub(super) fn free_bytes(&self) -> Option<usize> {
+        Some(self.stack_span()?.bytes_below(self.stack_pointer()))
+    }
+
+    /// Where the innermost frame of a greenlet that does not run begins.
+    #[inline(always)]
+    fn stack_pointer(&self) -> *const u8 {
+        // SAFETY: blocks are not `Sync`, and the machine's switch, which writes the context, does not
+        // run now.
+        unsafe { &*self.context.get() }.stack_pointer()
+    }
+
     /// Has the processor fetch the innermost frame of a greenlet that does not run.
     #[inline(always)]
     pub(super) fn prefetch_frame(&self) {
-        // SAFETY: blocks are not `Sync`, and the machine's switch, which writes the context, does not
-        // run now.
-        let context = unsafe { &*self.context.get() };
-        arch::prefetch(context.stack_pointer());
+        arch::prefetch(self.stack_pointer());
     }
 
     /// Whether it can be resumed, one way or another.

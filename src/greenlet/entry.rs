@@ -11,6 +11,7 @@ use super::GreenletExit;
 use super::block::{Block, Stage};
 use super::exit::{Death, quietly};
 use super::handle::{Handle, Link};
+use super::tracing;
 use super::transfer::{self, Arrival, Event, Payload};
 use super::tree::nearest_living_ancestor;
 use crate::arch::{Context, Departure, STACK_ALIGNMENT, Word};
@@ -131,9 +132,9 @@ where
     let block = unsafe { &*(*record).block };
     // SAFETY: the closure is taken out once, here.
     let run = unsafe { ptr::read(&raw const (*record).run) };
+    block.stage.set(Stage::Started);
     // SAFETY: an unstarted block awaits a `T` (`place`), and this is its first arrival.
     let arrival = unsafe { Arrival::<T>::receive(word, event) };
-    block.stage.set(Stage::Started);
     let outcome = run_to_end(ManuallyDrop::into_inner(run), arrival);
     // SAFETY: the record is valid, and its result slot free, until this greenlet's stack is used
     // again.
@@ -179,6 +180,7 @@ fn deliver<T: 'static>(
     block.stage.set(Stage::Dead);
     block.set_takes_nothing();
     let registered = block.thread.forget(block);
+    let event = tracing::departs(&block.thread, event);
     // SAFETY: the caller returns the departure to the first frame, which leaves for `to`; nothing
     // since `to` was chosen runs the user's code or switches.
     unsafe { transfer::depart_for(&to) };
@@ -202,7 +204,7 @@ fn receiver<T: 'static>(
     loop {
         if let Some(killer) = block.killer.take() {
             // Else it has given up on this greenlet, which ends like any other then.
-            if killer.takes::<Death>() {
+            if killer.accepts::<Death>() {
                 if matches!(outcome, Outcome::Exit) {
                     return (killer, transfer::pack(&Death), Event::Value);
                 }
@@ -214,7 +216,7 @@ fn receiver<T: 'static>(
         }
         let to = nearest_living_ancestor(block).expect("a running greenlet has a living root");
         match outcome {
-            Outcome::Value(value) if to.takes::<T>() => {
+            Outcome::Value(value) if to.accepts::<T>() => {
                 // SAFETY: `result` is the record's slot for a `T`, empty so far.
                 unsafe { result.write(value) };
                 return (to, transfer::pack(result), Event::Value);

@@ -80,11 +80,13 @@ mod entry;
 mod error;
 mod exit;
 mod handle;
+mod introspect;
 mod scheduling;
 mod thread;
 mod throw;
 #[cfg(test)]
 pub(crate) mod trace;
+mod tracing;
 mod transfer;
 mod tree;
 
@@ -97,7 +99,9 @@ pub use builder::Builder;
 pub use error::{ParentError, SwitchError};
 pub use exit::GreenletExit;
 use handle::Handle;
+pub use introspect::all;
 pub(crate) use scheduling::{current_unless_killed, is_thread_alive, raise_pending_kill, root};
+pub use tracing::{TraceEvent, Tracer, cleartrace, gettrace, settrace};
 
 /// A handle to a greenlet that is switched to with values of type `T`, mirroring greenlet's
 /// `greenlet`.

@@ -1,7 +1,7 @@
 //! What a scheduler needs of greenlets, and users do not: the hub's side of the layer.
 
 use super::transfer::{self, Signal};
-use super::{Greenlet, SwitchError, current, thread, throw};
+use super::{Greenlet, SwitchError, thread, throw};
 use crate::arch;
 
 impl<T: 'static> Greenlet<T> {
@@ -100,11 +100,7 @@ pub(crate) fn current_unless_killed<T: 'static>() -> Option<Greenlet<T>> {
 
 /// The root of this thread's greenlets: the one that runs on the thread's own stack.
 pub(crate) fn root<T: 'static>() -> Greenlet<T> {
-    let mut root = current();
-    while let Some(parent) = root.parent() {
-        root = parent;
-    }
-    root
+    Greenlet::from_handle(thread::root_of(&thread::current()).handle())
 }
 
 /// Raises a kill that reached the current greenlet when it could not unwind, if it can now.

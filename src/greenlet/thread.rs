@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::block::{self, Block, Stage};
 use super::handle::{Handle, Link, Spare};
+use super::tracing::{self, Tracing};
 use super::{exit, transfer};
 use crate::stack::Arenas;
 use crate::stack::overflow::SignalStack;
@@ -31,6 +32,7 @@ pub(super) struct Thread {
     survivors: RefCell<Vec<Handle>>,
     /// Whether there are any orphans or survivors.
     has_wards: Cell<bool>,
+    pub(super) tracing: Tracing,
 }
 
 /// Every greenlet that is not dead, at the place of its block. The root's place is empty.
@@ -51,6 +53,7 @@ impl Thread {
             orphans: RefCell::default(),
             survivors: RefCell::default(),
             has_wards: Cell::new(false),
+            tracing: Tracing::default(),
         }
     }
 
@@ -101,6 +104,9 @@ impl Thread {
     #[inline]
     pub(super) fn enroll(&self, block: &Link) {
         self.registry.borrow_mut().places[block.place as usize] = Some(block.clone());
+        if self.tracing.is_on() {
+            block.disguise();
+        }
     }
 
     /// Takes a greenlet that has ended out of the registry.
@@ -140,7 +146,7 @@ impl Thread {
     }
 
     /// The greenlets that are not dead, the youngest first.
-    fn living(&self) -> Vec<Link> {
+    pub(super) fn living(&self) -> Vec<Link> {
         let mut living: Vec<_> = self.registry.borrow().places.iter().flatten().cloned().collect();
         living.sort_by_key(|block| std::cmp::Reverse(block.id.get()));
         living
@@ -202,6 +208,7 @@ impl Drop for Guard {
             // The process exits from inside a greenlet. What waits is forgotten.
             return std::mem::forget(root.clone());
         }
+        tracing::end(&root.thread);
         let is_ours = |greenlet: &Link| {
             greenlet.stage.get() == Stage::Unstarted || greenlet.ends_with_thread.get()
         };
@@ -251,6 +258,15 @@ pub(super) fn killall() {
 #[inline]
 pub(super) fn current() -> Handle {
     transfer::try_current().unwrap_or_else(make_root)
+}
+
+/// The root of a greenlet's thread.
+pub(super) fn root_of(greenlet: &Handle) -> Link {
+    let mut root = greenlet.link();
+    while let Some(parent) = root.parent() {
+        root = parent;
+    }
+    root
 }
 
 #[cold]

@@ -16,6 +16,7 @@ use std::panic::resume_unwind;
 
 use super::block::{Block, Stage};
 use super::handle::{Handle, Link};
+use super::tracing;
 use super::transfer::{self, Arrival, Signal};
 use super::tree::nearest_living_ancestor;
 use super::{Greenlet, GreenletExit, SwitchError};
@@ -104,7 +105,7 @@ fn signal_living<T: 'static>(to: &Link, signal: Signal) -> Result<T, SwitchError
         return Err(SwitchError::CannotUnwind);
     }
     if to.is_current() {
-        return raise(match signal {
+        return tracing::stays(match signal {
             Signal::Throw(payload) => Arrival::Throw(payload),
             Signal::Kill => Arrival::Kill,
             Signal::Exit => Arrival::Exit,

@@ -8,6 +8,8 @@
 //! | throw | a `Box<Box<dyn Any + Send>>`, raw | unwinds with that payload |
 //! | kill | none | unwinds with [`GreenletExit`](super::GreenletExit) |
 //! | exit | none: a child of the receiver ended by it | reports it |
+//! | visit | the address of a request (`introspect.rs`); none back | answers, and waits on |
+//! | traced | as of a value | returns it when its thread's tracer has seen it |
 //!
 //! The sender of a large value stays suspended, or dead with its stack untouched, until the
 //! receiver's next instruction has read it: nothing runs on the thread in between.
@@ -21,8 +23,9 @@ use std::ptr;
 use super::block::Block;
 use super::handle::{Handle, Link};
 use super::throw::raise;
+use super::tracing;
 use super::tree::nearest_living_ancestor;
-use super::{SwitchError, thread};
+use super::{SwitchError, introspect, thread};
 use crate::arch::{self, Word};
 
 /// What a panic carries.
@@ -36,6 +39,10 @@ pub(super) enum Event {
     Throw = 1,
     Kill = 2,
     Exit = 3,
+    /// A value, sent on a thread that is traced.
+    Traced = 4,
+    /// To a suspended greenlet, which sends it back.
+    Visit = 5,
 }
 
 /// What reached a greenlet that takes values of type `T`.
@@ -152,7 +159,7 @@ unsafe fn unpack<T>(word: Word) -> T {
     }
 }
 
-impl<T> Arrival<T> {
+impl<T: 'static> Arrival<T> {
     /// Takes delivery of what a switch returned or an entry function was called with.
     ///
     /// # Safety
@@ -170,20 +177,29 @@ impl<T> Arrival<T> {
         unsafe { Self::receive_other(word, event) }
     }
 
-    /// [`receive`](Self::receive) of anything but a value.
+    /// [`receive`](Self::receive) of anything but a plain value.
     ///
     /// # Safety
     ///
     /// As there.
     #[cold]
     #[inline(never)]
-    unsafe fn receive_other(word: Word, event: usize) -> Self {
-        if event == Event::Throw as usize {
-            // SAFETY: a throw's word is a `Box<Payload>` made raw by `pack_payload`, received once.
-            let payload = unsafe { Box::from_raw(word.assume_init().cast::<Payload>()) };
-            return Self::Throw(*payload);
+    unsafe fn receive_other(mut word: Word, mut event: usize) -> Self {
+        while event == Event::Visit as usize {
+            // SAFETY: the caller's promise.
+            (word, event) = unsafe { introspect::receive::<T>(word) };
         }
-        if event == Event::Kill as usize { Self::Kill } else { Self::Exit }
+        tracing::arrives(if event == Event::Throw as usize {
+            // SAFETY: a throw's word is a `Box<Payload>` made raw by `pack_payload`, received once.
+            Self::Throw(*unsafe { Box::from_raw(word.assume_init().cast::<Payload>()) })
+        } else if event == Event::Traced as usize || event == Event::Value as usize {
+            // SAFETY: as in `receive`.
+            Self::Value(unsafe { unpack(word) })
+        } else if event == Event::Kill as usize {
+            Self::Kill
+        } else {
+            Self::Exit
+        })
     }
 }
 
@@ -273,10 +289,17 @@ fn switch_slow<T: 'static>(to: Handle, value: T) -> Result<T, SwitchError<T>> {
 
 fn switch_to_living<T: 'static>(to: &Link, value: T) -> Result<T, SwitchError<T>> {
     if to.is_current() {
-        Ok(value)
+        tracing::stays(Arrival::Value(value))
     } else if to.takes::<T>() {
         // SAFETY: checked; the caller holds the reference meanwhile.
         unsafe { send(to.as_ptr(), value) }
+    } else if to.accepts::<T>() {
+        let value = ManuallyDrop::new(value);
+        // SAFETY: as in `send_and`, with another name for a value.
+        let (word, event) =
+            unsafe { transfer::<T>(to.as_ptr(), pack(&raw const *value), Event::Traced) };
+        // SAFETY: this greenlet awaited a `T` and has just been resumed.
+        raise(unsafe { Arrival::receive(word, event) })
     } else if to.waits() {
         Err(SwitchError::TypeMismatch { value })
     } else {
@@ -319,13 +342,21 @@ pub(super) fn is_kill_pending() -> bool {
 /// `to` is alive, belongs to this thread, is not the current greenlet, and `to` waits; `word` and
 /// `event` are of the kinds listed in the module's table, a value of the type that `to` awaits.
 #[inline(always)]
-unsafe fn transfer<T: 'static>(to: *const Block, word: Word, event: Event) -> (Word, usize) {
+pub(super) unsafe fn transfer<T: 'static>(
+    to: *const Block,
+    word: Word,
+    event: Event,
+) -> (Word, usize) {
     let from = current_ptr();
     // SAFETY: a thread with a greenlet that awaits something has a current one (`leave_root`); its
     // block is alive (see `try_current`) and stays so while it is suspended, held by whoever can
     // resume it.
     let from = unsafe { &*from };
     from.set_takes::<T>();
+    // Not in a switch: there the compiler sees that the event is a plain value.
+    if event != Event::Value {
+        tracing::leaves(event);
+    }
     set_current(to);
     #[cfg(test)]
     // SAFETY: the caller's promise: it is alive.

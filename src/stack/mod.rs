@@ -174,6 +174,11 @@ impl Span {
         (self.top - self.bottom).next_multiple_of(sys::memory::page_bytes())
     }
 
+    /// How many bytes there are from `address` down to the bottom.
+    pub(crate) fn bytes_below(self, address: *const u8) -> usize {
+        address.addr().saturating_sub(self.bottom)
+    }
+
     /// How far down from the top there is memory, in bytes, to a whole page. None if the kernel does
     /// not say.
     pub(crate) fn used_bytes(self) -> Option<usize> {
