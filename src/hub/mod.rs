@@ -163,10 +163,10 @@ impl Hub {
     #[inline(always)]
     fn yield_now(self: &Rc<Self>) {
         match self.rotate() {
-            Some((next, wake)) => next.switch_into_and(wake, |resumed| {
-                if !matches!(resumed, Ok(Wake::Ready)) {
-                    after_interruption(resumed);
-                }
+            Some((next, wake)) => next.switch_into_and(wake, |resumed| match resumed {
+                Ok(Wake::Ready) => {}
+                Ok(wake) => after_wake(wake),
+                Err(e) => after_interruption(Err(e)),
             }),
             None => Rc::clone(self).yield_through_mainloop(),
         }
@@ -264,6 +264,12 @@ impl Hub {
             None => self.yield_now(),
         }
     }
+}
+
+#[cold]
+#[inline(never)]
+fn after_wake(wake: Wake) {
+    after_interruption(Ok(wake));
 }
 
 /// Goes on waiting for a turn after something else has come; the greenlet still stands in the queue.

@@ -10,9 +10,9 @@ use std::mem;
 pub(super) struct Ring<T, N> {
     /// As many as there is room for: none, or a power of two.
     slots: Box<[Slot<T, N>]>,
-    /// How many were ever taken out, and put in, modulo 2^64: their places are these modulo the room.
+    /// How many were ever taken out, modulo 2^64: the place of the next is this modulo the room.
     taken: usize,
-    put: usize,
+    len: usize,
 }
 
 #[derive(Debug, Default)]
@@ -23,14 +23,14 @@ struct Slot<T, N> {
 
 impl<T, N: Copy + Default> Default for Ring<T, N> {
     fn default() -> Self {
-        Self { slots: Box::default(), taken: 0, put: 0 }
+        Self { slots: Box::default(), taken: 0, len: 0 }
     }
 }
 
 impl<T, N: Copy + Default> Ring<T, N> {
     #[inline(always)]
     pub(super) fn len(&self) -> usize {
-        self.put.wrapping_sub(self.taken)
+        self.len
     }
 
     /// The one that is taken out next.
@@ -44,7 +44,7 @@ impl<T, N: Copy + Default> Ring<T, N> {
     /// The one that is taken out after `index` others.
     #[inline(always)]
     pub(super) fn get(&self, index: usize) -> Option<&T> {
-        if index >= self.len() {
+        if index >= self.len {
             return None;
         }
         self.slots.get(self.place(self.taken.wrapping_add(index)))?.item.as_ref()
@@ -56,16 +56,17 @@ impl<T, N: Copy + Default> Ring<T, N> {
         let slot = self.slots.get_mut(place)?;
         let item = slot.item.take()?;
         self.taken = self.taken.wrapping_add(1);
+        self.len -= 1;
         Some((item, slot.note))
     }
 
     #[inline(always)]
     pub(super) fn push(&mut self, item: T, note: N) {
-        if self.len() == self.slots.len() {
+        if self.len == self.slots.len() {
             self.grow();
         }
-        let place = self.place(self.put);
-        self.put = self.put.wrapping_add(1);
+        let place = self.place(self.taken.wrapping_add(self.len));
+        self.len += 1;
         let slot = &mut self.slots[place];
         // There was none at that place: nothing to drop.
         mem::forget(slot.item.replace(item));
@@ -79,10 +80,9 @@ impl<T, N: Copy + Default> Ring<T, N> {
         let slot = self.slots.get_mut(place)?;
         let (item, note) = next(slot.item.as_ref()?, slot.note)?;
         let (first, first_note) = (slot.item.take()?, slot.note);
+        // There is room now, behind the others.
+        let place = self.place(self.taken.wrapping_add(self.len));
         self.taken = self.taken.wrapping_add(1);
-        // There is room now.
-        let place = self.place(self.put);
-        self.put = self.put.wrapping_add(1);
         let slot = &mut self.slots[place];
         mem::forget(slot.item.replace(item));
         slot.note = note;
@@ -105,7 +105,7 @@ impl<T, N: Copy + Default> Ring<T, N> {
         let room = (self.slots.len() * 2).max(16);
         let all = iter::from_fn(|| self.pop());
         let mut slots: Vec<_> = all.map(|(item, note)| Slot { item: Some(item), note }).collect();
-        (self.taken, self.put) = (0, slots.len());
+        (self.taken, self.len) = (0, slots.len());
         slots.resize_with(room, || Slot { item: None, note: N::default() });
         self.slots = slots.into_boxed_slice();
     }
