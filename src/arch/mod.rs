@@ -123,7 +123,8 @@ impl Context {
     /// `top` must be a multiple of [`STACK_ALIGNMENT`].
     pub(crate) fn prepare(&mut self, top: *mut u8, entry: Entry, argument: *mut ()) {
         debug_assert_eq!(top.addr() % STACK_ALIGNMENT, 0);
-        let (pc, fp, bx) = (machine::start_address(), entry as *mut u8, argument.cast());
-        *self = Self { sp: top, pc, fp, bx, ..Self::empty() };
+        *self = Self::empty();
+        (self.sp, self.pc) = (top, machine::start_address());
+        (self.fp, self.bx) = (entry as *mut u8, argument.cast());
     }
 }

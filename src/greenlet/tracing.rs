@@ -23,7 +23,7 @@ use super::{Greenlet, GreenletExit, SwitchError, throw};
 #[non_exhaustive]
 pub enum TraceEvent {
     /// With a value, or with the news that a child has ended by
-    /// [`GreenletExit`](super::GreenletExit).
+    /// [`GreenletExit`].
     Switch,
     /// With something that is raised there: a panic, a throw, a kill.
     Throw,
