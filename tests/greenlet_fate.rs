@@ -271,6 +271,28 @@ fn a_payload_that_leaves_an_unwinding_destructor_aborts_the_process() {
     assert!(complaint.contains("panic in a destructor during cleanup"), "{complaint}");
 }
 
+#[test]
+fn a_payload_for_one_that_waits_for_a_death_while_it_unwinds_is_lost() {
+    let main = greenlet::current::<()>();
+    let stubborn = Greenlet::new({
+        let main = main.clone();
+        move |()| {
+            assert!(matches!(main.switch(()), Err(SwitchError::Exited)));
+            main.switch(()).unwrap();
+        }
+    });
+    stubborn.switch(()).unwrap();
+    let stubborn = Cell::new(Some(stubborn));
+    let dropper = calling_on_unwind(move || drop(stubborn.take()));
+    dropper.kill().unwrap();
+    assert!(dropper.is_active() && thread::panicking());
+    // It gives up on the greenlet that it drops, and ends by the exit after all.
+    assert!(matches!(dropper.throw(Box::new(5)), Err(SwitchError::Exited)));
+    assert!(dropper.is_dead() && !thread::panicking());
+    greenlet::killall();
+    assert_eq!(stack_counts().in_use, 0);
+}
+
 // What destructors may do, and what `std` thinks of it.
 
 #[test]

@@ -51,7 +51,7 @@
 //! | it is dead | the payload is raised in the nearest living ancestor, or that is told of the exit again |
 //! | it is its thread's root | as any other; what nobody catches ends the thread |
 //! | it is a green thread or the hub's loop | it unwinds in good order, but the hub does not switch back to who threw; a loop that has ended is replaced |
-//! | killed while it unwinds, or another greenlet of the thread, the killer included | its pending switch returns [`SwitchError::Exited`], as nothing unwinds twice; if it lives on, the kill comes when it next blocks |
+//! | killed while it unwinds, or another greenlet of the thread, the killer included | its pending switch returns [`SwitchError::Exited`], as nothing unwinds twice; if it lives on, the kill comes when it next blocks in a hub |
 //! | thrown into while it unwinds | the payload is raised in its destructor, which must catch it: else the process aborts, as by any panic there |
 //!
 //! | its destructors, while it unwinds | rule |
@@ -182,7 +182,7 @@ impl<T: 'static> Greenlet<T> {
         self.handle.is_dead()
     }
 
-    /// Whether it has been switched to at least once.
+    /// Whether it has been switched to at least once, or has ended.
     #[inline]
     pub fn is_started(&self) -> bool {
         self.handle.stage.get() != Stage::Unstarted

@@ -32,6 +32,10 @@ impl<T: 'static> Greenlet<T> {
     ///
     /// A [`GreenletExit`] does what [`kill`](Self::kill) does.
     ///
+    /// A greenlet that waits in a destructor while it unwinds should not be thrown into: a payload
+    /// that leaves the destructor aborts the process, as any panic does there. If what it waits for
+    /// is the death of a greenlet that it drops, the payload is lost.
+    ///
     /// As with `switch`, someone has to switch back. A green thread ends in its hub, which does
     /// not know who threw: use [`GreenThread::kill`](crate::GreenThread::kill) for those.
     ///
@@ -67,12 +71,12 @@ impl<T: 'static> Greenlet<T> {
     ///
     /// Its destructors run. When it has ended, its parent's switch returns
     /// [`SwitchError::Exited`]: if the parent is the current greenlet, this call. One that has not
-    /// started ends without running. Of one that is dead already the nearest ancestor that is not
-    /// is told so again.
+    /// started ends without running. If it is dead already, the nearest ancestor that is not is
+    /// told so again.
     ///
     /// A greenlet that catches the exit lives on, and what it does next decides what this returns.
-    /// One that unwinds already cannot be killed until that is over: its pending switch returns
-    /// `Exited`, and the kill comes when it next blocks.
+    /// While it unwinds, or any other greenlet of the thread does, it cannot be killed: its pending
+    /// switch returns `Exited`, and the kill comes when it next blocks in a hub.
     ///
     /// # Errors
     ///
