@@ -7,9 +7,9 @@ use std::path::Path;
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// The cases of greenlet's own semantics, by number.
-const CASES: [u32; 27] = [
-    1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 13, 15, 16, 18, 19, 20, 21, 22, 23, 28, 29, 30, 31, 32, 33, 34,
-    35,
+const CASES: [u32; 29] = [
+    1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 13, 15, 16, 18, 19, 20, 21, 22, 23, 25, 27, 28, 29, 30, 31, 32,
+    33, 34, 35,
 ];
 
 fn read(path: &str) -> String {

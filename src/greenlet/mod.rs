@@ -62,9 +62,9 @@
 //!
 //! | all ends | rule |
 //! |---|---|
-//! | its thread exits | what never started is dropped; what did is not unwound but leaked, stack included: [`killall`] first ends it in good order |
+//! | its thread exits | what never started is dropped; what did is not unwound but leaked, stack included, and counts as dead: [`killall`] first ends it in good order |
 //! | the process exits | nothing is unwound |
-//! | `panic = "abort"` | nothing is unwound: what was suspended when its last handle is dropped is leaked, stack included; [`kill`](Greenlet::kill) and [`throw`](Greenlet::throw) fail, unless only greenlets that have not started end by a kill |
+//! | `panic = "abort"` | nothing is unwound: what is suspended when its last handle is dropped is leaked, stack included, and counts as dead; [`kill`](Greenlet::kill) and [`throw`](Greenlet::throw) fail, unless only greenlets that have not started end by a kill |
 //!
 //! # What not to do
 //!
