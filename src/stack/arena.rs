@@ -34,6 +34,16 @@ const MAX_CHUNK_SLOTS: usize = 64 * 1024;
 /// gives them back.
 const MAX_WARM: usize = 1024;
 
+/// What a free stack keeps of its pages, below its top, when it has been trimmed. Most greenlets
+/// never go deeper, so that their stacks are taken and given back without a page fault.
+const KEPT_BYTES: usize = 32 * 1024;
+
+/// About each time that so many stacks have been taken, a few of the free ones give back what they
+/// have below [`KEPT_BYTES`]: one that ran deep once would otherwise keep it for as long as it is
+/// used again.
+const TAKES_PER_TRIM: u64 = 1024;
+const STACKS_PER_TRIM: usize = 16;
+
 const _: () = assert!(CACHE_LINE_BYTES % STACK_ALIGNMENT == 0);
 
 /// How the guards of an arena are made.
@@ -63,9 +73,15 @@ pub(super) struct Arena {
     chunks: RefCell<Vec<Chunk>>,
     /// Tops of free slots whose pages are resident, the one freed last at the end.
     warm: RefCell<Vec<*mut u8>>,
+    /// Tops of free slots of which no more than [`KEPT_BYTES`] are resident.
+    trimmed: RefCell<Vec<*mut u8>>,
     /// Tops of free slots that gave their pages back.
     cold: RefCell<Vec<*mut u8>>,
     in_use: Cell<usize>,
+    /// How many stacks are taken yet before free ones are trimmed; negative when it is time to.
+    takes_to_trim: Cell<isize>,
+    /// Where among the warm ones they were trimmed last, as a fraction of 2^64.
+    trim_place: Cell<u64>,
 }
 
 impl Arena {
@@ -101,8 +117,11 @@ impl Arena {
             guard: Cell::new(guard),
             chunks: RefCell::default(),
             warm: RefCell::default(),
+            trimmed: RefCell::default(),
             cold: RefCell::default(),
             in_use: Cell::new(0),
+            takes_to_trim: Cell::new(TAKES_PER_TRIM as isize),
+            trim_place: Cell::new(0),
         }
     }
 
@@ -112,18 +131,33 @@ impl Arena {
         self.asked_bytes.get() == stack_bytes
     }
 
-    /// Hands out a slot whose pages are resident, by its top.
+    /// Hands out a slot whose pages are resident, by its top; none also when it is time to
+    /// [`take`](Self::take) one.
     #[inline]
     pub(super) fn take_warm(&self) -> Option<*mut u8> {
+        if self.is_time_to_trim() {
+            return None;
+        }
         let top = self.warm.borrow_mut().pop()?;
         self.in_use.set(self.in_use.get() + 1);
         Some(top)
     }
 
+    /// Counts a stack that is about to be taken.
+    #[inline]
+    fn is_time_to_trim(&self) -> bool {
+        let left = self.takes_to_trim.get().wrapping_sub(1);
+        self.takes_to_trim.set(left);
+        left < 0
+    }
+
     /// Hands out a slot, by its top.
     fn take(&self) -> io::Result<*mut u8> {
-        let free = self.warm.borrow_mut().pop().or_else(|| self.cold.borrow_mut().pop());
-        let top = match free {
+        if self.is_time_to_trim() {
+            self.trim();
+        }
+        let free = [&self.warm, &self.trimmed, &self.cold];
+        let top = match free.into_iter().find_map(|tops| tops.borrow_mut().pop()) {
             Some(top) => top,
             None => self.carve()?,
         };
@@ -142,7 +176,7 @@ impl Arena {
             // it yet.
             let mut cold = self.cold.borrow_mut();
             for top in warm.drain(..MAX_WARM / 2) {
-                self.cool(top);
+                self.give_back(top, 0);
                 cold.push(top);
             }
         }
@@ -156,7 +190,8 @@ impl Arena {
     }
 
     pub(super) fn counts(&self) -> StackCounts {
-        let free = self.warm.borrow().len() + self.cold.borrow().len();
+        let free = [&self.warm, &self.trimmed, &self.cold];
+        let free = free.into_iter().map(|tops| tops.borrow().len()).sum();
         StackCounts { in_use: self.in_use.get(), free }
     }
 
@@ -238,15 +273,44 @@ impl Arena {
         unsafe { memory::protect(slot, guard_bytes()) }.map_err(|e| no_guard(&e))
     }
 
-    /// Gives a free slot's pages back to the kernel.
-    fn cool(&self, top: *mut u8) {
+    /// Trims a few of the warm slots. Called when a stack is taken: nobody stands on a free one
+    /// then.
+    #[cold]
+    fn trim(&self) {
+        // Multiples of the golden ratio, as fractions of 2^64, lie all over the place: so each has
+        // its turn, in whatever order and in crowds of whatever size they are used.
+        let place = self.trim_place.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.trim_place.set(place);
+        self.takes_to_trim.set((TAKES_PER_TRIM / 2 + place % TAKES_PER_TRIM) as isize);
+        let (mut warm, mut trimmed) = (self.warm.borrow_mut(), self.trimmed.borrow_mut());
+        let count = warm.len().min(STACKS_PER_TRIM);
+        let places = (warm.len() - count + 1) as u128;
+        let start = ((u128::from(place) * places) >> 64) as usize;
+        for top in warm.drain(start..start + count) {
+            if trimmed.len() < MAX_WARM {
+                self.give_back(top, KEPT_BYTES);
+                trimmed.push(top);
+            } else {
+                self.give_back(top, 0);
+                self.cold.borrow_mut().push(top);
+            }
+        }
+    }
+
+    /// Gives a free slot's pages back to the kernel, but for so many bytes below its end.
+    fn give_back(&self, top: *mut u8, kept_bytes: usize) {
+        let page_bytes = memory::page_bytes();
         let bytes = self.usable_bytes(top);
         let bottom = top.wrapping_sub(bytes);
-        let whole_bytes = bytes.next_multiple_of(memory::page_bytes());
-        // SAFETY: the slot is free and nobody stands on it: whoever gave it back has left it since
-        // (`Stack`'s `drop`). The range is its pages above the guard. A refusal (locked memory) costs memory,
-        // nothing else.
-        let _ = unsafe { memory::give_back(bottom, whole_bytes) };
+        let given_bytes = bytes
+            .next_multiple_of(page_bytes)
+            .saturating_sub(kept_bytes.next_multiple_of(page_bytes));
+        if given_bytes > 0 {
+            // SAFETY: the slot is free and nobody stands on it: whoever gave it back has left it
+            // since (`Stack`'s `drop`). The range is of its pages above the guard. A refusal
+            // (locked memory) costs memory, nothing else.
+            let _ = unsafe { memory::give_back(bottom, given_bytes) };
+        }
     }
 }
 
