@@ -116,8 +116,9 @@ impl Arena {
             asked_bytes: Cell::new(0),
             guard: Cell::new(guard),
             chunks: RefCell::default(),
-            warm: RefCell::default(),
-            trimmed: RefCell::default(),
+            // At once, so that taking and giving back makes no calls of the allocator later.
+            warm: RefCell::new(Vec::with_capacity(MAX_WARM)),
+            trimmed: RefCell::new(Vec::with_capacity(MAX_WARM)),
             cold: RefCell::default(),
             in_use: Cell::new(0),
             takes_to_trim: Cell::new(TAKES_PER_TRIM as isize),
