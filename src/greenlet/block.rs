@@ -19,6 +19,7 @@ use std::ptr;
 use std::rc::Rc;
 
 use super::handle::{Handle, Link};
+use super::local::Locals;
 use super::thread::Thread;
 use super::transfer;
 use crate::arch::{self, Context};
@@ -77,6 +78,7 @@ pub(super) struct Block {
     pub(super) id: Cell<u64>,
     /// What it really awaits, when it is disguised.
     awaits_really: Cell<Option<&'static TypeId>>,
+    pub(super) locals: Locals,
     /// How many refer to what is in `room`.
     pub(super) attachments: Cell<usize>,
 }
@@ -104,6 +106,7 @@ impl Block {
             name: Cell::new(None),
             id: Cell::new(0),
             awaits_really: Cell::new(None),
+            locals: Locals::default(),
             attachments: Cell::new(0),
         }
     }
@@ -126,6 +129,7 @@ impl Block {
         self.kill_is_pending.set(false);
         self.ends_with_thread.set(false);
         self.awaits_really.set(None);
+        self.locals.clear();
         self.set_takes_nothing();
     }
 
@@ -161,6 +165,11 @@ impl Block {
     #[inline(always)]
     pub(super) fn is_dead(&self) -> bool {
         self.stage.get() == Stage::Dead
+    }
+
+    /// Whether it is dead, and was not just leaked: nothing is on its stack any more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.is_dead() && self.stack_span().is_none()
     }
 
     #[inline(always)]

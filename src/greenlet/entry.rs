@@ -11,9 +11,9 @@ use super::GreenletExit;
 use super::block::{Block, Stage};
 use super::exit::{Death, quietly};
 use super::handle::{Handle, Link};
-use super::tracing;
 use super::transfer::{self, Arrival, Event, Payload};
 use super::tree::nearest_living_ancestor;
+use super::{local, tracing};
 use crate::arch::{Context, Departure, STACK_ALIGNMENT, Word};
 use crate::stack::{MIN_STACK_BYTES, Stack};
 
@@ -136,6 +136,7 @@ where
     // SAFETY: an unstarted block awaits a `T` (`place`), and this is its first arrival.
     let arrival = unsafe { Arrival::<T>::receive(word, event) };
     let outcome = run_to_end(ManuallyDrop::into_inner(run), arrival);
+    local::end(block);
     // SAFETY: the record is valid, and its result slot free, until this greenlet's stack is used
     // again.
     let (departure, result) = unsafe { (&raw mut (*record).departure, &raw mut (*record).result) };

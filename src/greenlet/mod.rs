@@ -81,6 +81,7 @@ mod error;
 mod exit;
 mod handle;
 mod introspect;
+mod local;
 mod scheduling;
 mod thread;
 mod throw;
@@ -100,6 +101,7 @@ pub use error::{ParentError, SwitchError};
 pub use exit::GreenletExit;
 use handle::Handle;
 pub use introspect::all;
+pub use local::Local;
 pub(crate) use scheduling::{current_unless_killed, is_thread_alive, raise_pending_kill, root};
 pub use tracing::{TraceEvent, Tracer, cleartrace, gettrace, settrace};
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::block::{self, Block, Stage};
 use super::handle::{Handle, Link, Spare};
 use super::tracing::{self, Tracing};
-use super::{exit, transfer};
+use super::{exit, local, transfer};
 use crate::stack::Arenas;
 use crate::stack::overflow::SignalStack;
 
@@ -222,6 +222,7 @@ impl Drop for Guard {
                 exit::quietly(|| exit::end(&greenlet));
             }
         }
+        local::end(root);
         exit::quietly(|| root.thread.reap());
         root.thread.living().iter().for_each(exit::abandon);
         root.stage.set(Stage::Dead);
