@@ -40,6 +40,17 @@ fn where_panics_abort_nothing_is_unwound_and_killing_is_an_error() {
 }
 
 #[test]
+fn where_panics_abort_a_scope_with_a_suspended_or_leaked_greenlet_aborts_the_process() {
+    for case in ["scope", "leak"] {
+        let output = run(&[case]);
+        let text = text_of(&output);
+        assert!(text.contains("cannot be made to end, and its scope has ended"), "{case}: {text}");
+        assert!(output.stdout.is_empty(), "{case}: {text}");
+        assert_eq!(output.status.signal(), Some(6), "{case}");
+    }
+}
+
+#[test]
 fn where_panics_abort_a_panic_in_a_greenlet_aborts_the_process() {
     let output = run(&["panic"]);
     assert!(text_of(&output).contains("in a greenlet"), "{}", text_of(&output));

@@ -49,10 +49,7 @@ pub(super) fn end(victim: &Link) {
     }
     // Asked before, as the victim's unwinding counts for the whole thread.
     let can_unwind = !std::thread::panicking();
-    let settled = Settled(victim);
-    victim.killer.set(Some(thread::current().link()));
-    let arrival = transfer::signal::<Death>(victim, Signal::Kill);
-    drop(settled);
+    let arrival = kill_for(victim);
     // What was meant for this greenlet while it waited is not lost, except to one that cannot
     // unwind, as it does already. A child that has ended by an exit is nobody's business here.
     match arrival {
@@ -65,6 +62,14 @@ pub(super) fn end(victim: &Link) {
     }
 }
 
+/// Kills a greenlet that waits, and returns what reaches the current one next: most likely that it
+/// is dead. If not, it belongs to its thread until it is.
+pub(super) fn kill_for(victim: &Link) -> Arrival<Death> {
+    let _settled = Settled(victim);
+    victim.killer.set(Some(thread::current().link()));
+    transfer::signal(victim, Signal::Kill)
+}
+
 /// On every way out of the killing, an unwinding included, the victim knows of no killer any more,
 /// and is dead or has an owner: its block may be freed next, and a stack in use must not go with it.
 struct Settled<'a>(&'a Link);
@@ -72,7 +77,9 @@ struct Settled<'a>(&'a Link);
 impl Drop for Settled<'_> {
     fn drop(&mut self) {
         let victim = self.0;
-        victim.killer.set(None);
+        // Unless another greenlet kills it by now.
+        let killer = victim.killer.take().filter(|killer| !killer.is_current());
+        victim.killer.set(killer);
         if !victim.is_dead() {
             victim.thread.adopt_survivor(victim.handle());
         }

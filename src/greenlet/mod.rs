@@ -66,6 +66,10 @@
 //! | the process exits | nothing is unwound |
 //! | `panic = "abort"` | nothing is unwound: what is suspended when its last handle is dropped is leaked, stack included, and counts as dead; [`kill`](Greenlet::kill) and [`throw`](Greenlet::throw) fail, unless only greenlets that have not started end by a kill |
 //!
+//! Beyond greenlet's own: [`scope()`] for greenlets that borrow, [`iter()`] for generators, [`Local`]
+//! for values that each greenlet has for itself. To look at what happens: [`settrace`], [`all`],
+//! [`Greenlet::backtrace`].
+//!
 //! # What not to do
 //!
 //! Two things in `std` take it for granted that a thread has one stack, and no library can make them
@@ -79,10 +83,12 @@ mod builder;
 mod entry;
 mod error;
 mod exit;
+mod generator;
 mod handle;
 mod introspect;
 mod local;
 mod scheduling;
+mod scope;
 mod thread;
 mod throw;
 #[cfg(test)]
@@ -99,10 +105,12 @@ use block::Stage;
 pub use builder::Builder;
 pub use error::{ParentError, SwitchError};
 pub use exit::GreenletExit;
+pub use generator::{Iter, Yielder, iter};
 use handle::Handle;
 pub use introspect::all;
 pub use local::Local;
 pub(crate) use scheduling::{current_unless_killed, is_thread_alive, raise_pending_kill, root};
+pub use scope::{Scope, scope};
 pub use tracing::{TraceEvent, Tracer, cleartrace, gettrace, settrace};
 
 /// A handle to a greenlet that is switched to with values of type `T`, mirroring greenlet's

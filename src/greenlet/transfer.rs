@@ -279,7 +279,12 @@ unsafe fn send_and<T: 'static, R>(
 #[inline(never)]
 fn switch_slow<T: 'static>(to: Handle, value: T) -> Result<T, SwitchError<T>> {
     if !to.is_dead() {
-        return switch_to_living(&to.link(), value);
+        let link = to.link();
+        if !link.is_current() && link.accepts::<T>() {
+            // As in `switch_into`.
+            to.let_go(thread::adopt_orphan);
+        }
+        return switch_to_living(&link, value);
     }
     match nearest_living_ancestor(&to) {
         Some(ancestor) => switch_to_living(&ancestor, value),

@@ -90,16 +90,43 @@ fn killall_leaks_what_has_started_and_drops_what_has_not() {
     assert_eq!(kept[0].switch(1).unwrap(), 1);
 }
 
+fn a_scope_ends_whose_greenlets_have_ended_or_not_started() {
+    let (dropped, before) = (Rc::default(), stack_counts().in_use);
+    greenlet::scope(|scope| {
+        assert_eq!(scope.greenlet(|n: u32| n).switch(3).unwrap(), 3);
+        let counted = Counted(Rc::clone(&dropped));
+        std::mem::forget(scope.greenlet(|()| drop(counted)));
+    });
+    assert_eq!((dropped.get(), stack_counts().in_use), (1, before));
+}
+
+fn a_scope_of_a_suspended_greenlet_does_not_end(is_leaked: bool) {
+    let main = greenlet::current::<()>();
+    greenlet::scope(|scope| {
+        let suspended = scope.greenlet(|()| main.switch(()).unwrap());
+        suspended.switch(()).unwrap();
+        if is_leaked {
+            drop(suspended);
+        } else {
+            std::mem::forget(suspended);
+        }
+    });
+    println!("the scope has ended");
+}
+
 fn main() {
     assert!(cfg!(panic = "abort"));
-    if std::env::args().len() > 1 {
-        drop(Greenlet::new(|()| panic!("in a greenlet")).switch(()));
-        return;
+    match std::env::args().nth(1).as_deref() {
+        Some("panic") => return drop(Greenlet::new(|()| panic!("in a greenlet")).switch(())),
+        Some("scope") => return a_scope_of_a_suspended_greenlet_does_not_end(false),
+        Some("leak") => return a_scope_of_a_suspended_greenlet_does_not_end(true),
+        _ => {}
     }
     dropping_a_suspended_greenlet_leaks_it_and_its_stack();
     dropping_or_killing_an_unstarted_greenlet_drops_its_closure();
     killing_a_started_greenlet_is_an_error_and_it_goes_on_as_before();
     a_payload_is_thrown_nowhere_as_it_would_end_in_a_started_greenlet();
     killall_leaks_what_has_started_and_drops_what_has_not();
+    a_scope_ends_whose_greenlets_have_ended_or_not_started();
     println!("all rules hold");
 }
