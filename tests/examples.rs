@@ -6,19 +6,33 @@ use util::server::{example, is_emulated};
 
 #[test]
 fn greenlets_prints_what_its_documentation_says() {
-    let output = example("greenlets").output().expect("the example runs");
+    let printed = "12\n56\n34\ntest1: 2\ntest2: 32\ntest1: over\n";
+    assert_eq!(output_of("greenlets"), printed);
+    assert_eq!(documented(include_str!("../examples/greenlets.rs")), printed);
+}
+
+#[test]
+fn generators_prints_what_its_documentation_says() {
+    let documented = documented(include_str!("../examples/generators.rs"));
+    assert_eq!(documented.lines().count(), 6);
+    assert_eq!(output_of("generators"), documented);
+}
+
+fn output_of(name: &str) -> String {
+    let output = example(name).output().expect("the example runs");
     assert!(output.status.success(), "{output:?}");
-    let printed = String::from_utf8(output.stdout).expect("text");
-    assert_eq!(printed, "12\n56\n34\ntest1: 2\ntest2: 32\ntest1: over\n");
-    let source = include_str!("../examples/greenlets.rs");
-    let documented: String = source
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// What an example's documentation says that it prints.
+fn documented(source: &str) -> String {
+    source
         .lines()
         .skip_while(|line| *line != "//! prints")
         .skip(3)
         .take_while(|line| *line != "//! ```")
         .map(|line| format!("{}\n", line.trim_start_matches("//! ")))
-        .collect();
-    assert_eq!(printed, documented);
+        .collect()
 }
 
 #[test]
