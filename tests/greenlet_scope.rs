@@ -131,6 +131,7 @@ fn a_panic_of_one_that_is_killed_goes_nowhere() {
             panic!("instead of the exit");
         });
         panics.switch(()).unwrap();
+        std::mem::forget(panics);
         5
     });
     assert_eq!(value, 5);
@@ -180,6 +181,7 @@ fn scopes_nest_and_greenlets_of_a_scope_make_others_in_it() {
                 });
                 std::mem::forget(outer.greenlet(|()| unreachable!("never started")));
                 waits.switch(()).unwrap();
+                std::mem::forget(waits);
             });
         });
         first.switch(()).unwrap();
@@ -202,6 +204,7 @@ fn a_destructor_may_make_another_greenlet_in_the_scope_that_ends() {
             drop(main.switch(()));
         });
         waits.switch(()).unwrap();
+        std::mem::forget(waits);
     });
     assert!(late.get());
     assert_eq!(stack_counts().in_use, 0);
@@ -291,6 +294,7 @@ fn what_is_thrown_at_who_waits_for_the_end_is_raised_when_the_scope_has_ended() 
                 drop(main.switch(()));
             });
             waits.switch(()).unwrap();
+            std::mem::forget(waits);
         });
     });
     assert_eq!((code, ended.get()), (6, true));
@@ -310,6 +314,7 @@ fn a_scope_that_ends_while_the_thread_unwinds_is_over_too() {
                     assert!(matches!(main.switch(()), Err(SwitchError::Exited)));
                 });
                 waits.switch(()).unwrap();
+                std::mem::forget(waits);
             });
         });
         panic_any(7);
@@ -423,4 +428,72 @@ fn one_that_cannot_be_made_to_end_ends_the_process() {
     assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{output:?}");
     assert!(complaint(&output)[0].contains("'stubborn'"), "{output:?}");
     assert!(!String::from_utf8_lossy(&output.stdout).contains("the scope has ended"));
+}
+
+#[test]
+fn a_kill_of_who_waits_for_the_end_of_its_scope_comes_when_it_has_ended() {
+    let log = Rc::new(RefCell::new(Vec::new()));
+    let main = greenlet::current::<()>();
+    let owner = Greenlet::new({
+        let log = Rc::clone(&log);
+        move |()| {
+            let _borrowed = OnDrop(|| log.borrow_mut().push("borrowed"));
+            greenlet::scope(|scope| {
+                let waits = scope.greenlet(|()| {
+                    let _slow = OnDrop(|| {
+                        drop(main.switch(()));
+                        log.borrow_mut().push("ended");
+                    });
+                    drop(main.switch(()));
+                });
+                waits.switch(()).unwrap();
+                std::mem::forget(waits);
+            });
+            unreachable!("it was killed");
+        }
+    });
+    owner.switch(()).unwrap();
+    // The scope ends, and a destructor in it waits.
+    owner.switch(()).unwrap();
+    assert!(log.borrow().is_empty());
+    assert!(matches!(owner.kill(), Err(SwitchError::Exited)) && owner.is_dead());
+    assert_eq!(*log.borrow(), ["ended", "borrowed"]);
+    assert_eq!(stack_counts().in_use, 0);
+}
+
+#[test]
+fn a_scope_is_told_of_an_end_that_another_greenlet_has_given_up_to_wait_for() {
+    let main = greenlet::current::<()>();
+    let slot: Rc<RefCell<Option<Greenlet>>> = Rc::default();
+    let owner = Greenlet::new({
+        let slot = Rc::clone(&slot);
+        move |()| {
+            greenlet::scope(|scope| {
+                let builder = Greenlet::builder().name("member").parent(&main);
+                let member = scope.build(builder, |()| {
+                    let _slow = OnDrop(|| (0..2).for_each(|_| drop(main.switch(()))));
+                    drop(main.switch(()));
+                });
+                let member = member.unwrap();
+                member.switch(()).unwrap();
+                *slot.borrow_mut() = Some(member);
+                main.switch(()).unwrap();
+            });
+        }
+    });
+    owner.switch(()).unwrap();
+    owner.switch(()).unwrap();
+    let killer = Greenlet::new(move |()| drop(slot.take()));
+    // The member's destructor waits, for the first time; then the scope ends, and kills it too.
+    killer.switch(()).unwrap();
+    owner.switch(()).unwrap();
+    // The first killer goes on.
+    let exits = |()| resume_unwind(Box::new(GreenletExit));
+    Greenlet::builder().parent(&killer).build(exits).unwrap().switch(()).unwrap();
+    assert!(killer.is_dead() && !owner.is_dead());
+    let all = greenlet::all();
+    all.iter().find(|greenlet| greenlet.name() == Some("member")).unwrap().switch(()).unwrap();
+    assert!(owner.is_dead());
+    drop(all);
+    assert_eq!(stack_counts().in_use, 0);
 }
