@@ -183,8 +183,8 @@ fn count(release: usize) -> usize {
     }
 }
 
-/// Runs `body` in a storm, and checks that about as many signals came as were due on so many stacks:
-/// a tenth at least, as the machine may have other things to do.
+/// Runs `body` in a storm, and checks that about as many signals came as were due, on so many
+/// stacks: a tenth at least, as the machine may have other things to do.
 fn in_a_storm(stacks: usize, body: impl FnOnce()) {
     watch_this_stack(0);
     let start = Instant::now();
@@ -246,8 +246,8 @@ fn signals_during_starts_and_ends_corrupt_nothing() {
     start_in_a_storm(count(1_000_000));
 }
 
-/// An emulator looks for signals between blocks of instructions, of which a switch is one. Here it is
-/// told to make each instruction a block.
+/// An emulator looks for signals between blocks of instructions, of which a switch is one. Here it
+/// is told to make each instruction a block.
 #[test]
 fn signals_amid_what_an_emulator_takes_for_one_block_corrupt_nothing() {
     let test = "signals_amid_what_an_emulator_takes_for_one_block_corrupt_nothing";
