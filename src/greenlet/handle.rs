@@ -193,15 +193,25 @@ impl Drop for Handle {
 #[cold]
 #[inline(never)]
 fn drop_last(block: NonNull<Block>) {
+    /// On every way out, an unwinding included.
+    struct Released(NonNull<Block>);
+
+    impl Drop for Released {
+        fn drop(&mut self) {
+            let last = ManuallyDrop::new(Handle(self.0));
+            last.handles.set(last.handles.get() - 1);
+            if last.is_unreferenced() {
+                // SAFETY: this was the last reference of either kind, and it is gone.
+                unsafe { free(self.0) };
+            }
+        }
+    }
+
     let last = ManuallyDrop::new(Handle(block));
+    let _released = Released(block);
     // While it still counts, so that the greenlet's own code, which may run now, does not drop the
     // last one.
     exit::last_handle(&last);
-    last.handles.set(last.handles.get() - 1);
-    if last.is_unreferenced() {
-        // SAFETY: this was the last reference of either kind, and it is gone.
-        unsafe { free(block) };
-    }
 }
 
 /// Frees a block, and those of its ancestors that only their children refer to: in a loop, as a
