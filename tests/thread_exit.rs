@@ -220,6 +220,26 @@ fn what_ends_in_a_greenlet_that_is_leaked_does_not_resume_it() {
 }
 
 #[test]
+fn a_tracer_that_goes_with_the_thread_neither_resumes_nor_kills() {
+    alone(|| {
+        outlives_nothing_thread_local(|value| {
+            let main = greenlet::current::<()>();
+            let waiting = || {
+                let main = main.clone();
+                let waits = Greenlet::new(move |()| refer_to(value, || drop(main.switch(()))));
+                waits.switch(()).unwrap();
+                waits
+            };
+            let (resumed, killed) = (waiting(), waiting());
+            let last_act = OnDrop(move || drop(resumed.switch(())));
+            greenlet::settrace(move |_, _, _| {
+                let _captured = (&killed, &last_act);
+            });
+        });
+    });
+}
+
+#[test]
 fn the_hub_does_not_kill_those_whose_last_handle_it_has() {
     alone(|| {
         outlives_nothing_thread_local(|value| {

@@ -208,14 +208,15 @@ impl Drop for Guard {
             // The process exits from inside a greenlet. What waits is forgotten.
             return std::mem::forget(root.clone());
         }
-        tracing::end(&root.thread);
         let is_ours = |greenlet: &Link| {
             greenlet.stage.get() == Stage::Unstarted || greenlet.ends_with_thread.get()
         };
         // std has taken its own back by now, and destructors are about to run.
         let _signal_stack = SignalStack::ensure();
         let (ours, theirs): (Vec<_>, Vec<_>) = root.thread.living().into_iter().partition(is_ours);
+        // First of all: from here on destructors of the user's run.
         theirs.iter().for_each(exit::abandon);
+        tracing::end(&root.thread);
         // A panic that left a thread-local destructor would abort the process.
         for greenlet in ours {
             if greenlet.waits() {
