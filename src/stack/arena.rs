@@ -141,6 +141,8 @@ impl Arena {
         }
         let top = self.warm.borrow_mut().pop()?;
         self.in_use.set(self.in_use.get() + 1);
+        #[cfg(stolon_valgrind)]
+        valgrind::forget_content(top.addr() - self.usable_bytes(top), top.addr());
         Some(top)
     }
 
