@@ -181,11 +181,17 @@ impl Drop for Gone {
     }
 }
 
+impl Gone {
+    fn is_used(&self) {
+        OUTLIVED.store(GONE.load(Ordering::SeqCst), Ordering::SeqCst);
+    }
+}
+
 /// Runs `wait` with a reference into `value` that is used afterwards, however `wait` ends.
-fn refer_to(value: &'static LocalKey<Gone>, wait: impl FnOnce()) {
-    value.with(|_value| {
-        let _reads = OnDrop(|| OUTLIVED.store(GONE.load(Ordering::SeqCst), Ordering::SeqCst));
-        wait();
+fn refer_to(value: &'static LocalKey<Gone>, wait: impl FnOnce(&Gone)) {
+    value.with(|value| {
+        let _uses = OnDrop(|| value.is_used());
+        wait(value);
     });
 }
 
@@ -193,7 +199,7 @@ fn refer_to(value: &'static LocalKey<Gone>, wait: impl FnOnce()) {
 fn a_reference_into_a_thread_local_is_not_used_when_that_is_gone() {
     alone(|| {
         outlives_nothing_thread_local(|value| {
-            spawn(move || refer_to(value, || sleep(HOUR)));
+            spawn(move || refer_to(value, |_| sleep(HOUR)));
             sleep(NOW);
         });
     });
@@ -204,7 +210,7 @@ fn what_ends_in_a_greenlet_that_is_leaked_does_not_resume_it() {
     alone(|| {
         outlives_nothing_thread_local(|value| {
             let main = greenlet::current::<()>();
-            let leaked = Greenlet::new(move |()| refer_to(value, || drop(main.switch(()))));
+            let leaked = Greenlet::new(move |()| refer_to(value, |_| drop(main.switch(()))));
             leaked.switch(()).unwrap();
             let parent = leaked.clone();
             let last_act = OnDrop(move || {
@@ -220,13 +226,35 @@ fn what_ends_in_a_greenlet_that_is_leaked_does_not_resume_it() {
 }
 
 #[test]
+fn what_borrows_in_a_scope_and_never_started_is_not_dropped() {
+    alone(|| {
+        outlives_nothing_thread_local(|value| {
+            let main = greenlet::current::<()>();
+            let in_scope = Greenlet::new(move |()| {
+                refer_to(value, |value| {
+                    greenlet::scope(|scope| {
+                        let uses = OnDrop(|| value.is_used());
+                        let _never_starts = scope.greenlet(move |()| {
+                            let _uses = &uses;
+                        });
+                        drop(main.switch(()));
+                    });
+                });
+            });
+            in_scope.switch(()).unwrap();
+            mem::forget(in_scope);
+        });
+    });
+}
+
+#[test]
 fn a_tracer_that_goes_with_the_thread_neither_resumes_nor_kills() {
     alone(|| {
         outlives_nothing_thread_local(|value| {
             let main = greenlet::current::<()>();
             let waiting = || {
                 let main = main.clone();
-                let waits = Greenlet::new(move |()| refer_to(value, || drop(main.switch(()))));
+                let waits = Greenlet::new(move |()| refer_to(value, |_| drop(main.switch(()))));
                 waits.switch(()).unwrap();
                 waits
             };
@@ -253,7 +281,7 @@ fn the_hub_does_not_kill_those_whose_last_handle_it_has() {
             });
             sleep(NOW);
             // It stands in the queue, and the green thread, whose turn comes, switches back.
-            let yields = Greenlet::new(move |()| refer_to(value, || sleep(NOW)));
+            let yields = Greenlet::new(move |()| refer_to(value, |_| sleep(NOW)));
             drop(yields.switch(()));
             drop(yields);
             // Else that would keep the hub.

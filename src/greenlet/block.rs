@@ -39,6 +39,17 @@ pub(super) enum Stage {
     Dead,
 }
 
+/// What becomes of a greenlet when its thread exits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AtExit {
+    /// It is dropped if it has not started, and leaked if it has.
+    Dropped,
+    /// It is unwound: nothing of the user's is on its stack.
+    Unwound,
+    /// It is leaked, as even its function may borrow what is gone by then.
+    Leaked,
+}
+
 /// Everything the library knows of one greenlet. It outlives the stack for as long as there are
 /// references, which are counted in the block itself (`handle.rs`).
 ///
@@ -60,8 +71,7 @@ pub(super) struct Block {
     pub(super) stage: Cell<Stage>,
     /// Whether it was killed when it could not unwind.
     pub(super) kill_is_pending: Cell<bool>,
-    /// Whether it is unwound when its thread exits: nothing of the user's is on its stack.
-    pub(super) ends_with_thread: Cell<bool>,
+    pub(super) at_exit: Cell<AtExit>,
     /// How many [`Link`]s there are.
     pub(super) links: Cell<usize>,
     /// Where its result goes. None for a thread's root.
@@ -96,7 +106,7 @@ impl Block {
             turn: Cell::new(turn),
             stage: Cell::new(Stage::Dead),
             kill_is_pending: Cell::new(false),
-            ends_with_thread: Cell::new(false),
+            at_exit: Cell::new(AtExit::Dropped),
             links: Cell::new(0),
             parent: Cell::new(None),
             killer: Cell::new(None),
@@ -127,7 +137,7 @@ impl Block {
         self.name.set(None);
         self.stack.set(None);
         self.kill_is_pending.set(false);
-        self.ends_with_thread.set(false);
+        self.at_exit.set(AtExit::Dropped);
         self.awaits_really.set(None);
         self.locals.clear();
         self.set_takes_nothing();

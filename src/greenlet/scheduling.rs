@@ -1,5 +1,6 @@
 //! What a scheduler needs of greenlets, and users do not: the hub's side of the layer.
 
+use super::block::AtExit;
 use super::transfer::{self, Signal};
 use super::{Greenlet, SwitchError, thread, throw};
 use crate::arch;
@@ -31,7 +32,7 @@ impl<T: 'static> Greenlet<T> {
     /// Has this greenlet unwound when its thread exits. Its code must hold no reference into a
     /// thread-local value of the user's while it is suspended.
     pub(crate) fn end_with_thread(&self) {
-        self.handle.ends_with_thread.set(true);
+        self.handle.at_exit.set(AtExit::Unwound);
     }
 
     /// Lets it run to its end without anyone holding it: it holds itself.

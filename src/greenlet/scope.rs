@@ -17,7 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::abort;
 use std::thread::panicking;
 
-use super::block::Stage;
+use super::block::{AtExit, Stage};
 use super::generator::{self, Iter, Yielder};
 use super::handle::Link;
 use super::transfer::{Arrival, Payload};
@@ -171,6 +171,8 @@ impl<'scope> Scope<'scope, '_> {
         // it, but are 'static.
         let run: Box<dyn FnOnce(T) -> T> = unsafe { mem::transmute(run) };
         let greenlet = builder.build(run)?;
+        // If the thread exits, `scope` does not return, and what was borrowed may still be gone.
+        greenlet.handle.at_exit.set(AtExit::Leaked);
         // Nothing runs in between that could end the scope.
         self.admit(greenlet.handle.link());
         Ok(greenlet)

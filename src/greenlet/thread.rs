@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use super::block::{self, Block, Stage};
+use super::block::{self, AtExit, Block, Stage};
 use super::handle::{Handle, Link, Spare};
 use super::tracing::{self, Tracing};
 use super::{exit, local, transfer};
@@ -208,8 +208,10 @@ impl Drop for Guard {
             // The process exits from inside a greenlet. What waits is forgotten.
             return std::mem::forget(root.clone());
         }
-        let is_ours = |greenlet: &Link| {
-            greenlet.stage.get() == Stage::Unstarted || greenlet.ends_with_thread.get()
+        let is_ours = |greenlet: &Link| match greenlet.at_exit.get() {
+            AtExit::Dropped => greenlet.stage.get() == Stage::Unstarted,
+            AtExit::Unwound => true,
+            AtExit::Leaked => false,
         };
         // std has taken its own back by now, and destructors are about to run.
         let _signal_stack = SignalStack::ensure();
