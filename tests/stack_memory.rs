@@ -77,12 +77,12 @@ fn a_stack_that_was_deep_once_gives_memory_back_while_it_is_used_again() {
 #[test]
 fn idle_stacks_that_were_deep_give_memory_back_while_others_are_used() {
     on_a_new_thread(|| {
-        const STACKS: usize = 100;
+        const STACKS: usize = 40;
         run_at_once(STACKS, use_stack::<DEEP>);
         let before: usize = kept_bytes().iter().sum();
         assert!(before >= STACKS * DEEP, "{before}");
-        // At the rate of 64 greenlets for each; the one that they use has its turns, too.
-        run_one_by_one(STACKS * 64 * 2, || ());
+        // At the rate of 256 greenlets for each; the one that they use has its turns, too.
+        run_one_by_one(STACKS * 256 * 2, || ());
         let kept = kept_bytes();
         println!("{} KiB before, {} KiB", before / KIB, kept.iter().sum::<usize>() / KIB);
         assert!(kept.len() == STACKS && kept.iter().all(|&bytes| bytes <= KEPT), "{kept:?}");
@@ -92,9 +92,9 @@ fn idle_stacks_that_were_deep_give_memory_back_while_others_are_used() {
 #[test]
 fn stacks_that_are_used_in_crowds_give_memory_back_too() {
     on_a_new_thread(|| {
-        const STACKS: usize = 50;
+        const STACKS: usize = 20;
         run_at_once(STACKS, use_stack::<DEEP>);
-        for _ in 0..200 {
+        for _ in 0..1000 {
             run_at_once(STACKS, || ());
         }
         let kept = kept_bytes();
@@ -122,7 +122,7 @@ fn a_crowd_that_shrinks_slowly_does_not_leave_all_its_memory() {
         for greenlet in greenlets {
             greenlet.switch(()).unwrap();
             // So many that its stack is looked after before the next one is free.
-            run_one_by_one(64, || ());
+            run_one_by_one(256, || ());
         }
         let kept = kept_bytes().iter().filter(|&&bytes| bytes >= 20 * KIB).count();
         assert!(kept <= 1100, "{kept} of {STACKS}");

@@ -42,7 +42,8 @@ const KEPT_BYTES: usize = 32 * 1024;
 /// have below [`KEPT_BYTES`]: one that ran deep once would otherwise keep it for as long as it is
 /// used again.
 const TAKES_PER_TRIM: u64 = 1024;
-const STACKS_PER_TRIM: usize = 16;
+/// The system call takes as long as ten times to make a greenlet and end it.
+const STACKS_PER_TRIM: usize = 4;
 
 const _: () = assert!(CACHE_LINE_BYTES % STACK_ALIGNMENT == 0);
 
