@@ -83,6 +83,48 @@ fn a_victim_that_refuses_to_die_outlives_its_killer_and_ends_by_itself() {
     assert!(!killer.is_dead());
 }
 
+/// A greenlet that has switched back here once. Thrown out of that, it leaves a child of its in
+/// `child`, whose end resumes it, switches back here again, and ends next.
+fn reluctant(child: &Rc<RefCell<Option<Greenlet>>>) -> Greenlet {
+    let (main, child) = (greenlet::current::<()>(), Rc::clone(child));
+    let greenlet = Greenlet::new(move |()| {
+        assert!(catch_unwind(AssertUnwindSafe(|| main.switch(()))).is_err());
+        *child.borrow_mut() = Some(Greenlet::new(|()| ()));
+        main.switch(()).unwrap();
+    });
+    greenlet.switch(()).unwrap();
+    greenlet
+}
+
+#[test]
+fn the_death_of_who_was_given_up_is_not_taken_for_that_of_the_next_victim() {
+    let end = |child: &Rc<RefCell<Option<Greenlet>>>| {
+        let child = child.borrow_mut().take().unwrap();
+        child.switch(()).unwrap();
+    };
+    let [first_child, second_child]: [Rc<RefCell<Option<Greenlet>>>; 2] = Default::default();
+    let [first, second] = [&first_child, &second_child].map(reluctant);
+    let log: Rc<RefCell<Vec<&str>>> = Rc::default();
+    let killer = Greenlet::new({
+        let log = Rc::clone(&log);
+        move |()| {
+            assert!(catch_unwind(AssertUnwindSafe(|| drop(first))).is_err());
+            log.borrow_mut().push("gave up");
+            drop(second);
+            log.borrow_mut().push("second is dead");
+        }
+    });
+    killer.switch(()).unwrap();
+    let other = Greenlet::builder().parent(&killer).build(|()| panic_any("wake up")).unwrap();
+    // The killer's second victim refuses, too.
+    other.switch(()).unwrap();
+    end(&first_child);
+    assert_eq!(*log.borrow(), ["gave up"]);
+    end(&second_child);
+    assert_eq!(*log.borrow(), ["gave up", "second is dead"]);
+    assert!(killer.is_dead());
+}
+
 #[test]
 fn greenlets_that_hold_each_others_last_handle_end_both() {
     let main = greenlet::current::<()>();
