@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 
-use memmap2::{Advice, MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapMut, MmapOptions, MmapRaw};
 
 use super::{MIN_STACK_BYTES, StackCounts};
 use crate::arch::STACK_ALIGNMENT;
@@ -44,6 +44,10 @@ const KEPT_BYTES: usize = 32 * 1024;
 const TAKES_PER_TRIM: u64 = 1024;
 /// The system call takes as long as ten times to make a greenlet and end it.
 const STACKS_PER_TRIM: usize = 4;
+
+/// Where memory is limited, stacks leave so much of it: whoever is told that there is no more has a
+/// use for some.
+const LEFT_OVER_BYTES: usize = 4 * 1024 * 1024;
 
 const _: () = assert!(CACHE_LINE_BYTES % STACK_ALIGNMENT == 0);
 
@@ -228,16 +232,15 @@ impl Arena {
     }
 
     /// Maps a chunk of at most `slots` slots; fewer where limits on address space leave no room for
-    /// so many.
+    /// so many, and something else beside them.
     fn map(&self, mut slots: usize) -> io::Result<Chunk> {
+        let mut left_over = None;
         loop {
             let mapped = slots
                 .checked_mul(self.stride_bytes)
                 .filter(|&bytes| bytes <= isize::MAX as usize)
                 .ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))
-                .and_then(|bytes| {
-                    MmapOptions::new().len(bytes).stack().no_reserve_swap().map_anon()
-                });
+                .and_then(map_stacks);
             match mapped {
                 Ok(map) => {
                     // A kernel without huge pages refuses the advice, and needs none.
@@ -250,10 +253,15 @@ impl Arena {
                         known: Vec::new(),
                     });
                 }
+                Err(e) if slots == 1 => return Err(no_memory(self.stride_bytes, &e)),
                 // No more than the first time, so that not all is taken that is left.
-                Err(_) if slots > FIRST_CHUNK_SLOTS => slots = FIRST_CHUNK_SLOTS,
-                Err(_) if slots > 1 => slots /= 2,
-                Err(e) => return Err(no_memory(self.stride_bytes, &e)),
+                Err(_) => {
+                    slots = if slots > FIRST_CHUNK_SLOTS { FIRST_CHUNK_SLOTS } else { slots / 2 }
+                }
+            }
+            if left_over.is_none() {
+                let map = map_stacks(LEFT_OVER_BYTES);
+                left_over = Some(map.map_err(|e| no_memory(self.stride_bytes, &e))?);
             }
         }
     }
@@ -316,6 +324,11 @@ impl Arena {
             let _ = unsafe { memory::give_back(bottom, given_bytes) };
         }
     }
+}
+
+/// Anonymous memory, for which no swap is set aside.
+fn map_stacks(bytes: usize) -> io::Result<MmapMut> {
+    MmapOptions::new().len(bytes).stack().no_reserve_swap().map_anon()
 }
 
 pub(super) fn guard_bytes() -> usize {
