@@ -70,8 +70,11 @@ impl Server {
         let stderr = lines(child.stderr.take().expect("a pipe"));
         let mut server = Server { child, address: ([127, 0, 0, 1], 0).into(), stdout, stderr };
         let first = server.line();
-        let address = first.strip_prefix("listening on http://").and_then(|a| a.strip_suffix('/'));
-        server.address = address.and_then(|a| a.parse().ok()).expect("the line names an address");
+        let address = first.strip_prefix("listening on ").and_then(|rest| {
+            let rest = rest.trim_start_matches("http://");
+            rest.split(['/', ',']).next()?.parse().ok()
+        });
+        server.address = address.expect("the line names an address");
         server
     }
 
