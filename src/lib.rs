@@ -30,6 +30,7 @@
 //! |---|---|
 //! | run functions concurrently, wait for them, sleep | [`greenthread`] |
 //! | do blocking I/O that blocks only the green thread | [`green`] |
+//! | reach green threads from other threads and signal handlers | [`hub`] |
 //! | switch between stacks by hand | [`greenlet`] |
 //! | size and count stacks | [`stack`] |
 //! | wait for descriptors without any of this | [`poller`] |
@@ -53,7 +54,7 @@ pub mod greenlet;
 #[doc(hidden)]
 pub mod timers;
 pub mod poller;
-mod hub;
+pub mod hub;
 pub mod greenthread;
 pub mod green;
 pub mod convenience;

@@ -72,6 +72,11 @@ pub(crate) fn current() -> Option<Rc<Hub>> {
     made().map(|hub| hub.expect("no hub could be made"))
 }
 
+/// The thread's hub, if it has one.
+pub(crate) fn existing() -> Option<Rc<Hub>> {
+    open().map(Rc::clone)
+}
+
 /// Lets every other runnable greenlet of this thread run once. While the thread exits it does
 /// nothing.
 ///

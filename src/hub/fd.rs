@@ -57,6 +57,8 @@ struct Side {
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
     generation: u32,
+    /// While the place is taken.
+    fd: Option<RawFd>,
     sides: [Side; 2],
 }
 
@@ -69,12 +71,14 @@ pub(super) struct FdTable {
 }
 
 impl FdTable {
-    fn insert(&mut self) -> Token {
+    fn insert(&mut self, fd: RawFd) -> Token {
         let index = self.vacant.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 descriptors")
         });
-        Token::new(index, self.slots[index as usize].generation)
+        let slot = &mut self.slots[index as usize];
+        slot.fd = Some(fd);
+        Token::new(index, slot.generation)
     }
 
     /// Frees a registration's place. Events that are still under way for it find another
@@ -110,6 +114,20 @@ impl FdTable {
             }
         }
         woken
+    }
+
+    /// All that are registered, and by what token.
+    pub(super) fn registered(&self) -> impl Iterator<Item = (RawFd, Token)> {
+        let slots = (0..).zip(&self.slots);
+        slots.filter_map(|(index, slot)| Some((slot.fd?, Token::new(index, slot.generation))))
+    }
+
+    /// Has both directions tried again, as no event will come; returns the waits that this ends.
+    pub(super) fn fail(&mut self, token: Token) -> [Option<WaitId>; 2] {
+        self.slots[token.slot() as usize].sides.each_mut().map(|side| {
+            (side.ready, side.never_drained) = (true, true);
+            side.waiter
+        })
     }
 
     pub(super) fn anyone_waits(&self) -> bool {
@@ -205,9 +223,7 @@ impl<S: AsFd> Source<S> {
             registration.hub.fds.borrow_mut().remove(registration.token);
             // The file may be shared with another descriptor and stay open: so it is taken out by
             // name. An error means that it is out already.
-            if let Some(poller) = &*registration.hub.poller.borrow() {
-                let _ = poller.delete(self.io().as_fd());
-            }
+            let _ = registration.hub.with_poller(|poller| poller.delete(self.io().as_fd()));
         }
     }
 
@@ -288,12 +304,9 @@ impl<S: AsFd> Source<S> {
             return Ok(registration);
         }
         let hub = super::try_current()?;
-        let token = hub.fds.borrow_mut().insert();
-        let added = match &*hub.poller.borrow() {
-            Some(poller) => poller.add(self.io().as_fd(), token),
-            None => Err(io::Error::other("no hub: this thread is exiting")),
-        };
-        if let Err(e) = added {
+        let token = hub.fds.borrow_mut().insert(self.fd());
+        let added = hub.with_poller(|poller| poller.add(self.io().as_fd(), token));
+        if let Err(e) = added.and_then(|added| added) {
             hub.fds.borrow_mut().remove(token);
             return Err(e);
         }

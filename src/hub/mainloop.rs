@@ -47,6 +47,7 @@ impl Hub {
         self.undisturbed(|| self.let_run(creator, Wake::Start));
         loop {
             self.fire_timers();
+            self.take_mail();
             self.run_ready();
             self.kill_late();
             if self.closed.get() {
@@ -91,7 +92,8 @@ impl Hub {
     fn poll(&self) {
         let timeout = if self.run_queue.borrow().is_empty() {
             let next = self.timers.borrow().next_deadline();
-            if next.is_never() && !self.fds.borrow().anyone_waits() {
+            let may_come = self.fds.borrow().anyone_waits() || self.remote.may_come();
+            if next.is_never() && !may_come {
                 panic!("{}", self.deadlock_report());
             }
             if next.is_never() { None } else { next.remaining(self.clock.now()) }
@@ -100,10 +102,10 @@ impl Hub {
         } else {
             return;
         };
-        let poller = self.poller.borrow();
-        let Some(poller) = &*poller else { return };
         let mut events = self.events.borrow_mut();
-        if let Err(e) = poller.wait(&mut events, timeout) {
+        if let Err(e) =
+            self.with_poller(|poller| poller.wait(&mut events, timeout)).and_then(|waited| waited)
+        {
             panic!("the hub cannot wait for descriptors: {e}");
         }
         let mut fds = self.fds.borrow_mut();
@@ -153,7 +155,7 @@ impl Hub {
 
     /// Runs `f`, which leaves the mainloop, and says whether it came to its end: what ends here as a
     /// child of the mainloop disturbs nobody.
-    fn undisturbed(&self, f: impl FnOnce()) -> bool {
+    pub(super) fn undisturbed(&self, f: impl FnOnce()) -> bool {
         let Err(payload) = catch_unwind(AssertUnwindSafe(f)) else { return true };
         self.set_in_mainloop(true);
         if payload.is::<GreenletExit>() {

@@ -17,7 +17,9 @@
 
 mod current;
 mod fd;
+mod fork;
 mod mainloop;
+mod remote;
 mod ring;
 mod run_queue;
 pub(crate) mod waiter;
@@ -32,9 +34,12 @@ use crate::clock::{Clock, Deadline};
 use crate::greenlet::{self, Greenlet, SwitchError};
 use crate::poller::{Events, Poller};
 use crate::timers::Timers;
-pub(crate) use current::{current, try_current, yield_now};
+pub(crate) use current::{current, existing, try_current, yield_now};
 use fd::FdTable;
 pub(crate) use fd::{Direction, Drained, Source};
+use remote::Remote;
+pub use remote::{HubGone, HubHandle, JoinHandle, Waiter, Waker, handle};
+pub(crate) use remote::{Job, job};
 use run_queue::{Next, RunQueue};
 pub(crate) use run_queue::{WaitId, WaitsFor};
 pub(crate) use waiter::Wait;
@@ -82,6 +87,10 @@ pub(crate) struct Hub {
     budget: Cell<u32>,
     /// Operations that are left before the current greenlet has to yield.
     io_budget: Cell<u32>,
+    /// What other threads ask for.
+    remote: Remote,
+    /// How many forks had been when the poller was made.
+    forks: Cell<u32>,
     /// Whether the thread is exiting: nobody parks any more.
     closed: Cell<bool>,
     /// Whether it is closed or the mainloop is the current greenlet.
@@ -90,6 +99,7 @@ pub(crate) struct Hub {
 
 impl Hub {
     fn new(clock: Clock) -> io::Result<Rc<Self>> {
+        fork::watch()?;
         Ok(Rc::new(Self {
             clock,
             run_queue: RefCell::default(),
@@ -102,6 +112,8 @@ impl Hub {
             late_kills: RefCell::default(),
             budget: Cell::new(BUDGET),
             io_budget: Cell::new(IO_BUDGET),
+            remote: Remote::default(),
+            forks: Cell::new(fork::count()),
             closed: Cell::new(false),
             nobody_parks: Cell::new(false),
         }))
@@ -141,6 +153,7 @@ impl Hub {
         self.nobody_parks.set(true);
         // Its descriptor is not to be leaked with the greenlets that still refer to the hub.
         drop(self.poller.take());
+        self.remote.close();
         let late_kills = self.late_kills.take();
         let all = self.run_queue.borrow_mut().take_all();
         for greenlet in all.into_iter().chain(late_kills) {

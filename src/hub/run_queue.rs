@@ -57,6 +57,14 @@ pub(crate) enum WaitsFor {
     Writable(RawFd),
     /// Another green thread to end.
     GreenThread,
+    /// A function on another thread to end.
+    Thread,
+    /// A waker to be used.
+    Waker,
+    /// A message on a channel.
+    Message,
+    /// Room for a message on a channel.
+    Room,
 }
 
 impl fmt::Display for WaitsFor {
@@ -67,6 +75,10 @@ impl fmt::Display for WaitsFor {
             Self::Readable(fd) => write!(f, "descriptor {fd} to become readable"),
             Self::Writable(fd) => write!(f, "descriptor {fd} to become writable"),
             Self::GreenThread => write!(f, "a green thread to end"),
+            Self::Thread => write!(f, "another thread to finish something"),
+            Self::Waker => write!(f, "a waker"),
+            Self::Message => write!(f, "a message on a channel"),
+            Self::Room => write!(f, "room on a channel"),
         }
     }
 }

@@ -84,6 +84,11 @@ impl Poller {
         self.add_with(fd, token, Interest::BOTH)
     }
 
+    /// As [`add`](Poller::add), by number.
+    pub(crate) fn add_number(&self, fd: RawFd, token: Token) -> io::Result<()> {
+        epoll::add_number(self.as_fd(), fd, Interest::BOTH.to_flags(), token.to_data())
+    }
+
     /// Watches `fd` as `interest` says; otherwise like [`add`](Poller::add).
     ///
     /// # Errors

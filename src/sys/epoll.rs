@@ -8,7 +8,7 @@
 
 use std::ffi::c_int;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -68,6 +68,16 @@ pub(crate) fn add(
     flags: u32,
     data: u64,
 ) -> io::Result<()> {
+    add_number(epoll, fd.as_raw_fd(), flags, data)
+}
+
+/// As [`add`]; `EBADF` if there is no such descriptor.
+pub(crate) fn add_number(
+    epoll: BorrowedFd<'_>,
+    fd: RawFd,
+    flags: u32,
+    data: u64,
+) -> io::Result<()> {
     control(epoll, libc::EPOLL_CTL_ADD, fd, flags, data)
 }
 
@@ -78,12 +88,12 @@ pub(crate) fn modify(
     flags: u32,
     data: u64,
 ) -> io::Result<()> {
-    control(epoll, libc::EPOLL_CTL_MOD, fd, flags, data)
+    control(epoll, libc::EPOLL_CTL_MOD, fd.as_raw_fd(), flags, data)
 }
 
 /// Stops watching `fd`. `ENOENT` if it is not watched.
 pub(crate) fn delete(epoll: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> io::Result<()> {
-    control(epoll, libc::EPOLL_CTL_DEL, fd, 0, 0)
+    control(epoll, libc::EPOLL_CTL_DEL, fd.as_raw_fd(), 0, 0)
 }
 
 /// Waits for events, at most `timeout_ns` nanoseconds (`None`: without limit), and writes them to
@@ -135,13 +145,13 @@ pub(crate) fn eventfd_write(eventfd: BorrowedFd<'_>) -> io::Result<()> {
 fn control(
     epoll: BorrowedFd<'_>,
     operation: c_int,
-    fd: BorrowedFd<'_>,
+    fd: RawFd,
     flags: u32,
     data: u64,
 ) -> io::Result<()> {
     let mut event = libc::epoll_event { events: flags, u64: data };
     // SAFETY: the pointer is valid for reading one event, and is not kept after the call.
-    syscall!(epoll_ctl(epoll.as_raw_fd(), operation, fd.as_raw_fd(), &raw mut event))?;
+    syscall!(epoll_ctl(epoll.as_raw_fd(), operation, fd, &raw mut event))?;
     Ok(())
 }
 

@@ -19,6 +19,7 @@ macro_rules! syscall {
 
 pub(crate) mod epoll;
 pub(crate) mod fault;
+pub(crate) mod fork;
 pub(crate) mod limits;
 pub(crate) mod memory;
 pub(crate) mod net;

@@ -1,0 +1,192 @@
+//! How other threads, and signal handlers, reach a hub.
+//!
+//! | | does | from a signal handler |
+//! |---|---|---|
+//! | [`HubHandle::run`] | calls a closure in the mainloop, which must not block | no |
+//! | [`HubHandle::spawn`] | runs a closure in a new green thread | no |
+//! | [`Waker::wake`] | ends one wait | yes |
+//!
+//! The hub looks for what has come each time that its mainloop runs: when no greenlet is runnable,
+//! and at the latest after [`BUDGET`](super::BUDGET) hand-overs.
+
+mod handle;
+mod inbox;
+mod packet;
+mod waker;
+
+use std::cell::RefCell;
+use std::io;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::{Hub, WaitId, Wake};
+use handle::Jobs;
+pub use handle::{HubGone, HubHandle, handle};
+use inbox::{FLAGS, Flags, Inbox, Message};
+pub use packet::JoinHandle;
+pub(crate) use packet::{Job, job};
+pub use waker::{Waiter, Waker};
+
+/// The hub's own part: made when another thread is first to reach it.
+#[derive(Default)]
+pub(super) struct Remote {
+    post: RefCell<Option<Rc<Post>>>,
+    /// What runs here for other threads.
+    jobs: RefCell<Jobs>,
+}
+
+/// What has been made of it.
+pub(super) struct Post {
+    inbox: Arc<Inbox>,
+    waiters: RefCell<Waiters>,
+}
+
+/// Who may be woken by a flag. The place of a waiter is the number of its flag.
+#[derive(Default)]
+struct Waiters {
+    flags: Vec<Arc<Flags>>,
+    /// What each is waiting in, if it is.
+    waits: Vec<Option<WaitId>>,
+    vacant: Vec<u32>,
+}
+
+impl Remote {
+    /// Whether another thread may wake someone here.
+    pub(super) fn may_come(&self) -> bool {
+        let post = self.post.borrow();
+        post.as_ref().is_some_and(|post| post.inbox.may_come() && !post.inbox.is_inherited())
+    }
+
+    /// Forgets all that was shared with the threads of the parent process: another of its threads
+    /// may have been about to change it.
+    pub(super) fn forget(&self) {
+        mem::forget(self.post.take());
+        mem::forget(self.jobs.take());
+    }
+
+    /// Takes no more messages.
+    pub(super) fn close(&self) {
+        let Some(post) = self.post.take() else { return };
+        if post.inbox.is_inherited() {
+            mem::forget((post, self.jobs.take()));
+            return;
+        }
+        for message in post.inbox.close() {
+            drop_quietly(message);
+        }
+        self.jobs.take().abandon();
+    }
+
+    fn with_mail(&self) -> Option<Rc<Post>> {
+        let post = self.post.borrow();
+        let is_pending = |inbox: &Inbox| inbox.take_pending() && !inbox.is_inherited();
+        post.as_ref().filter(|post| is_pending(&post.inbox)).cloned()
+    }
+}
+
+/// Drops what the user made, for a thread that has nobody left to tell of a panic.
+fn drop_quietly(message: Message) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(message))) {
+        // The panic hook has reported it, and its own destructor might panic.
+        mem::forget(payload);
+    }
+}
+
+impl Hub {
+    /// What other threads reach; made at the first call.
+    ///
+    /// # Errors
+    ///
+    /// When no eventfd can be made, and when the thread is exiting.
+    fn post(&self) -> io::Result<Rc<Post>> {
+        self.renew_after_fork()?;
+        if let Some(post) = &*self.remote.post.borrow() {
+            return Ok(Rc::clone(post));
+        }
+        let inbox = Arc::new(Inbox::new(inbox::notifier(self)?));
+        let post = Rc::new(Post { inbox, waiters: RefCell::default() });
+        *self.remote.post.borrow_mut() = Some(Rc::clone(&post));
+        Ok(post)
+    }
+
+    /// Wakes whoever was woken from afar, and does what other threads have asked for.
+    #[inline]
+    pub(super) fn take_mail(self: &Rc<Self>) {
+        if let Some(post) = self.remote.with_mail() {
+            self.read_mail(&post);
+        }
+    }
+
+    #[cold]
+    fn read_mail(self: &Rc<Self>, post: &Post) {
+        post.waiters.borrow().for_each_raised(|id| {
+            self.wake(id, Wake::Ready);
+        });
+        // What comes meanwhile, from these messages too, has to wait for the next time.
+        let rest = Rest { inbox: &post.inbox };
+        for _ in 0..post.inbox.len() {
+            let Some(message) = post.inbox.pop() else { break };
+            self.undisturbed(|| message(self));
+            if self.closed.get() {
+                return;
+            }
+        }
+        mem::forget(rest);
+    }
+}
+
+/// Has the next mainloop read what this one leaves, if it ends.
+struct Rest<'a> {
+    inbox: &'a Inbox,
+}
+
+impl Drop for Rest<'_> {
+    fn drop(&mut self) {
+        self.inbox.notify();
+    }
+}
+
+impl Post {
+    /// A place for a new waiter.
+    fn occupy(&self) -> (Arc<Flags>, u32) {
+        let mut waiters = self.waiters.borrow_mut();
+        if waiters.vacant.is_empty() {
+            waiters.grow(&self.inbox);
+        }
+        let place = waiters.vacant.pop().expect("there is room now");
+        (Arc::clone(&waiters.flags[(place / FLAGS) as usize]), place)
+    }
+
+    fn vacate(&self, place: u32) {
+        self.waiters.borrow_mut().vacant.push(place);
+    }
+
+    fn set_wait(&self, place: u32, wait: Option<WaitId>) {
+        self.waiters.borrow_mut().waits[place as usize] = wait;
+    }
+}
+
+impl Waiters {
+    fn grow(&mut self, inbox: &Arc<Inbox>) {
+        let first = u32::try_from(self.waits.len()).expect("fewer than 2^32 waiters");
+        self.flags.push(Arc::new(Flags::new(Arc::clone(inbox))));
+        // The lowest is taken first.
+        self.vacant.extend((first..first + FLAGS).rev());
+        self.waits.resize((first + FLAGS) as usize, None);
+    }
+
+    fn for_each_raised(&self, mut wake: impl FnMut(WaitId)) {
+        for (flags, waits) in self.flags.iter().zip(self.waits.chunks(FLAGS as usize)) {
+            let mut raised = flags.take_raised();
+            while raised != 0 {
+                // Who is not waiting now will look at its flag before it does.
+                if let Some(id) = waits[raised.trailing_zeros() as usize] {
+                    wake(id);
+                }
+                raised &= raised - 1;
+            }
+        }
+    }
+}
