@@ -30,6 +30,7 @@
 //! |---|---|
 //! | run functions concurrently, wait for them, sleep | [`greenthread`] |
 //! | do blocking I/O that blocks only the green thread | [`green`] |
+//! | have calls made later; test on a virtual clock | [`hub`] |
 //! | reach green threads from other threads and signal handlers | [`hub`] |
 //! | switch between stacks by hand | [`greenlet`] |
 //! | size and count stacks | [`stack`] |

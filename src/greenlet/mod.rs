@@ -109,7 +109,9 @@ pub use generator::{Iter, Yielder, iter};
 use handle::Handle;
 pub use introspect::all;
 pub use local::Local;
-pub(crate) use scheduling::{current_unless_killed, is_thread_alive, raise_pending_kill, root};
+pub(crate) use scheduling::{
+    Acquaintance, current_unless_killed, is_thread_alive, raise_pending_kill, root,
+};
 pub use scope::{Scope, scope};
 pub use tracing::{TraceEvent, Tracer, cleartrace, gettrace, settrace};
 

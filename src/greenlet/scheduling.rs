@@ -1,11 +1,33 @@
 //! What a scheduler needs of greenlets, and users do not: the hub's side of the layer.
 
 use super::block::AtExit;
+use super::exit;
+use super::handle::Link;
 use super::transfer::{self, Signal};
 use super::{Greenlet, SwitchError, thread, throw};
 use crate::arch;
 
+/// A greenlet as one knows it who does not keep it from being killed.
+pub(crate) struct Acquaintance(Link);
+
+impl Acquaintance {
+    pub(crate) fn is_dead(&self) -> bool {
+        self.0.is_dead()
+    }
+}
+
 impl<T: 'static> Greenlet<T> {
+    pub(crate) fn acquaintance(&self) -> Acquaintance {
+        Acquaintance(self.handle.link())
+    }
+
+    /// Kills it, if it waits, and goes on when it is dead, whoever is its parent.
+    pub(crate) fn end(&self) {
+        if self.handle.waits() {
+            exit::end(&self.handle.link());
+        }
+    }
+
     /// As [`switch`](Self::switch), but this handle is dropped before and not after it, if it is
     /// not the last one.
     #[inline(always)]

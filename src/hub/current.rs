@@ -7,7 +7,6 @@ use std::ptr;
 use std::rc::Rc;
 
 use super::Hub;
-use crate::clock::Clock;
 use crate::greenlet;
 
 thread_local! {
@@ -34,10 +33,13 @@ impl Guard {
         if let Some(hub) = self.hub.get() {
             return Ok(Rc::clone(hub));
         }
-        let hub = Hub::new(Clock::monotonic())?;
+        Ok(self.open(Hub::new(None)?))
+    }
+
+    fn open(&self, hub: Rc<Hub>) -> Rc<Hub> {
         let hub = self.hub.get_or_init(|| hub);
         OPEN.with(|open| open.set(hub));
-        Ok(Rc::clone(hub))
+        Rc::clone(hub)
     }
 }
 
@@ -48,6 +50,12 @@ impl Drop for Guard {
             OPEN.with(|open| open.set(ptr::null()));
         }
     }
+}
+
+/// Makes `hub` that of this thread, which has none yet.
+pub(super) fn install(hub: Rc<Hub>) {
+    assert!(open().is_none(), "this thread has a hub");
+    HUB.with(|guard| guard.open(hub));
 }
 
 /// The thread's hub, made if there is none yet.

@@ -7,7 +7,8 @@ use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
-use super::{BUDGET, Hub, Wake};
+use super::{BUDGET, Due, Hub, Wake};
+use crate::clock::Time;
 use crate::greenlet::{self, Greenlet, GreenletExit};
 
 impl Hub {
@@ -26,10 +27,12 @@ impl Hub {
     fn make_mainloop(self: &Rc<Self>) -> io::Result<Greenlet<Wake>> {
         let dead = self.mainloop.borrow().clone();
         let (hub, creator) = (Rc::clone(self), greenlet::current());
-        let mainloop = Greenlet::builder()
-            .name("mainloop")
-            .parent(&greenlet::root::<()>())
-            .build(move |_| hub.run(creator))?;
+        let mainloop = Greenlet::builder().name("mainloop").parent(&greenlet::root::<()>()).build(
+            move |_| match hub.simulation {
+                None => hub.run::<false>(creator),
+                Some(_) => hub.run::<true>(creator),
+            },
+        )?;
         mainloop.end_with_thread();
         // Up to its first line, so that it waits like any other from here on.
         let _ = mainloop.switch(Wake::Start);
@@ -41,33 +44,41 @@ impl Hub {
         Ok(mainloop)
     }
 
-    /// The mainloop.
-    fn run(self: &Rc<Self>, creator: Greenlet<Wake>) -> Wake {
+    /// The mainloop, of the real world or of a simulated one.
+    fn run<const SIMULATED: bool>(self: &Rc<Self>, creator: Greenlet<Wake>) -> Wake {
         let _leaves = LeavesMainloop(self);
         self.undisturbed(|| self.let_run(creator, Wake::Start));
         loop {
             self.fire_timers();
             self.take_mail();
-            self.run_ready();
+            if SIMULATED {
+                self.run_ready_simulated();
+            } else {
+                self.run_ready();
+            }
             self.kill_late();
             if self.closed.get() {
                 // Told to end when it could not unwind, as a destructor waits that never ends.
                 return Wake::Ended;
             }
-            self.poll();
+            if SIMULATED {
+                self.poll_simulated();
+            } else {
+                self.poll();
+            }
         }
     }
 
     /// Runs who can run, up to the budget.
-    fn run_ready(&self) {
+    pub(super) fn run_ready(&self) {
         self.budget.set(BUDGET);
         while !self.undisturbed(|| self.hand_out_turns()) {}
     }
 
     fn hand_out_turns(&self) {
         while let Some(left) = self.budget.get().checked_sub(1) {
-            self.budget.set(left);
             let Some((greenlet, wake)) = self.next_if(|_| true) else { break };
+            self.budget.set(left);
             self.let_run(greenlet, wake);
             if self.closed.get() {
                 break;
@@ -75,33 +86,57 @@ impl Hub {
         }
     }
 
+    /// Fires all timers that are due now. What is set meanwhile waits for the next time, so that a
+    /// callback which schedules itself anew keeps nobody from running.
     fn fire_timers(&self) {
-        let mut timers = self.timers.borrow_mut();
-        if timers.is_empty() {
+        if self.timers.borrow().is_empty() {
             return;
         }
         let now = self.clock.now();
-        timers.begin_pass();
-        while let Some(wait) = timers.pop_due(now) {
-            self.wake(wait, Wake::Expired);
+        self.timers.borrow_mut().begin_pass();
+        while let Some(call) = self.wake_until_call(now) {
+            self.run_call(call);
         }
-        timers.end_pass();
+        self.timers.borrow_mut().end_pass();
+    }
+
+    /// Wakes those whose time has come, up to the first call that is due among them: to be run when
+    /// nothing is borrowed.
+    fn wake_until_call(&self, now: Time) -> Option<u32> {
+        let mut timers = self.timers.borrow_mut();
+        loop {
+            match timers.pop_due(now)? {
+                Due::Wait(wait) => {
+                    self.wake(wait, Wake::Expired);
+                }
+                Due::Call(call) => return Some(call),
+            }
+        }
     }
 
     /// Waits for descriptors: not at all if someone can run, else until the next deadline.
     fn poll(&self) {
         let timeout = if self.run_queue.borrow().is_empty() {
             let next = self.timers.borrow().next_deadline();
-            let may_come = self.fds.borrow().anyone_waits() || self.remote.may_come();
-            if next.is_never() && !may_come {
+            if next.is_never() && !self.hears_of_others() {
                 panic!("{}", self.deadlock_report());
             }
             if next.is_never() { None } else { next.remaining(self.clock.now()) }
-        } else if self.fds.borrow().anyone_waits() {
+        } else if self.hears_of_others() {
             Some(Duration::ZERO)
         } else {
             return;
         };
+        self.ask_poller(timeout);
+    }
+
+    /// Whether what happens outside may wake someone.
+    pub(super) fn hears_of_others(&self) -> bool {
+        self.fds.borrow().anyone_waits() || self.remote.may_come()
+    }
+
+    /// Waits for descriptors, and wakes those who waited for what has happened.
+    pub(super) fn ask_poller(&self, timeout: Option<Duration>) {
         let mut events = self.events.borrow_mut();
         if let Err(e) =
             self.with_poller(|poller| poller.wait(&mut events, timeout)).and_then(|waited| waited)
@@ -117,7 +152,7 @@ impl Hub {
     }
 
     /// What to say when nothing can wake anyone any more.
-    fn deadlock_report(&self) -> String {
+    pub(super) fn deadlock_report(&self) -> String {
         let mut report = String::from("this operation would block forever: nothing can wake");
         for (greenlet, waits_for) in self.run_queue.borrow().parked() {
             // Writing to a string does not fail.
@@ -147,7 +182,7 @@ impl Hub {
     /// ended, or hands over; or at once if there was nobody to run, as it ended or was abandoned when
     /// its turn came.
     #[inline]
-    fn let_run(&self, greenlet: Greenlet<Wake>, wake: Wake) {
+    pub(super) fn let_run(&self, greenlet: Greenlet<Wake>, wake: Wake) {
         self.set_in_mainloop(false);
         greenlet.switch_into_and(wake, |_| ());
         self.set_in_mainloop(true);

@@ -1,10 +1,17 @@
 //! The hub: one per thread, made on first use, it runs green threads and waits for the world on
 //! their behalf.
 //!
+//! | to | see |
+//! |---|---|
+//! | have a function called later, without a green thread for it | [`schedule_call_global`], [`schedule_call_local`] |
+//! | test a program on a virtual clock, under orders that can be replayed | [`simulated`] |
+//!
+//! # How it works
+//!
 //! Layer 5. Knows greenlets, timers and the poller. Its loop is a greenlet of its own, the
 //! *mainloop*, a child of the thread's root and the parent of all green threads. A greenlet that
-//! [parks](waiter) hands control to the next runnable one directly. The mainloop runs when none is
-//! runnable, when one is to be started, and at the latest after [`BUDGET`] hand-overs: then due
+//! parks hands control to the next runnable one directly. The mainloop runs when none is
+//! runnable, when one is to be started, and at the latest after 128 hand-overs: then due
 //! timers fire and the poller is asked, so that no crowd of runnable greenlets keeps timers or
 //! sockets waiting.
 //!
@@ -15,6 +22,8 @@
 //!   green ----'                 '--> mainloop <---------'  queue empty, budget spent, one to be started
 //! ```
 
+mod call_table;
+mod calls;
 mod current;
 mod fd;
 mod fork;
@@ -22,6 +31,7 @@ mod mainloop;
 mod remote;
 mod ring;
 mod run_queue;
+mod simulated;
 pub(crate) mod waiter;
 
 use std::cell::{Cell, RefCell};
@@ -30,10 +40,16 @@ use std::mem;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::clock::{Clock, Deadline};
+use crate::clock::{Clock, Deadline, Time};
 use crate::greenlet::{self, Greenlet, SwitchError};
 use crate::poller::{Events, Poller};
 use crate::timers::Timers;
+use call_table::{Calls, Due};
+use calls::ErrorHook;
+pub use calls::{
+    CallPanic, Timer, abort, clear_error_hook, schedule_call_global, schedule_call_local,
+    set_error_hook,
+};
 pub(crate) use current::{current, existing, try_current, yield_now};
 use fd::FdTable;
 pub(crate) use fd::{Direction, Drained, Source};
@@ -42,6 +58,8 @@ pub use remote::{HubGone, HubHandle, JoinHandle, Waiter, Waker, handle};
 pub(crate) use remote::{Job, job};
 use run_queue::{Next, RunQueue};
 pub(crate) use run_queue::{WaitId, WaitsFor};
+use simulated::Simulation;
+pub use simulated::{Simulated, advance, now, simulate_seeds, simulated};
 pub(crate) use waiter::Wait;
 
 /// So many times control is handed on before the mainloop looks at timers and descriptors again.
@@ -73,7 +91,9 @@ pub(crate) enum Wake {
 pub(crate) struct Hub {
     clock: Clock,
     run_queue: RefCell<RunQueue>,
-    timers: RefCell<Timers<WaitId>>,
+    timers: RefCell<Timers<Due>>,
+    calls: RefCell<Calls>,
+    error_hook: RefCell<Option<ErrorHook>>,
     /// None when the thread is exiting.
     poller: RefCell<Option<Poller>>,
     events: RefCell<Events>,
@@ -95,28 +115,40 @@ pub(crate) struct Hub {
     closed: Cell<bool>,
     /// Whether it is closed or the mainloop is the current greenlet.
     nobody_parks: Cell<bool>,
+    /// Only if it is simulated.
+    simulation: Option<Box<Simulation>>,
 }
 
 impl Hub {
-    fn new(clock: Clock) -> io::Result<Rc<Self>> {
+    fn new(simulation: Option<Box<Simulation>>) -> io::Result<Rc<Self>> {
         fork::watch()?;
+        let is_shuffled = simulation.as_ref().is_some_and(|simulation| simulation.is_shuffled());
         Ok(Rc::new(Self {
-            clock,
+            clock: if simulation.is_some() { Clock::simulated() } else { Clock::monotonic() },
             run_queue: RefCell::default(),
             timers: RefCell::new(Timers::new()),
+            calls: RefCell::default(),
+            error_hook: RefCell::default(),
             poller: RefCell::new(Some(Poller::new()?)),
             events: RefCell::new(Events::new()),
             fds: RefCell::default(),
             mainloop: RefCell::new(None),
             in_mainloop: Cell::new(false),
             late_kills: RefCell::default(),
-            budget: Cell::new(BUDGET),
+            // Without one, each hand-over goes through the mainloop.
+            budget: Cell::new(if is_shuffled { 0 } else { BUDGET }),
             io_budget: Cell::new(IO_BUDGET),
             remote: Remote::default(),
             forks: Cell::new(fork::count()),
             closed: Cell::new(false),
             nobody_parks: Cell::new(false),
+            simulation,
         }))
+    }
+
+    /// The time on its clock.
+    pub(crate) fn now(&self) -> Time {
+        self.clock.now()
     }
 
     /// The deadline that is `timeout` from now; never if there is none.
@@ -161,6 +193,7 @@ impl Hub {
                 mem::forget(greenlet);
             }
         }
+        self.drop_calls();
     }
 
     /// Called before the current greenlet parks.
@@ -201,7 +234,8 @@ impl Hub {
 
     #[inline(never)]
     fn yield_through_mainloop(self: Rc<Self>) {
-        if self.closed.get() {
+        // In a callback of the mainloop there is nobody to give the turn to.
+        if self.nobody_parks.get() {
             return;
         }
         self.may_block();
@@ -236,8 +270,11 @@ impl Hub {
     }
 
     /// Makes a greenlet that is not the current one unwind now. The current one goes on at its next
-    /// turn.
+    /// turn, or at once if it is the mainloop.
     pub(crate) fn exit_greenlet(self: &Rc<Self>, victim: &Greenlet<Wake>) {
+        if self.in_mainloop.get() {
+            return self.exit_from_mainloop(victim);
+        }
         let _wait = Wait::stand_in_queue(self);
         // Else it was dead already, or this greenlet's turn has come.
         let ended_here = matches!(victim.exit_now::<Wake>(), Some(Ok(Wake::Ended) | Err(_)));

@@ -73,6 +73,14 @@ impl<T, N: Copy + Default> Ring<T, N> {
         slot.note = note;
     }
 
+    /// Has the first and the one behind `index` others change places.
+    pub(super) fn swap_first(&mut self, index: usize) {
+        debug_assert!(index < self.len);
+        let first = self.place(self.taken);
+        let other = self.place(self.taken.wrapping_add(index));
+        self.slots.swap(first, other);
+    }
+
     /// Takes out the first, if `next` has another to put in for it.
     #[inline(always)]
     pub(super) fn rotate(&mut self, next: impl FnOnce(&T, N) -> Option<(T, N)>) -> Option<(T, N)> {

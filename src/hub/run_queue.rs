@@ -65,6 +65,8 @@ pub(crate) enum WaitsFor {
     Message,
     /// Room for a message on a channel.
     Room,
+    /// The other end of a stream in memory to write or read.
+    MemoryStream,
 }
 
 impl fmt::Display for WaitsFor {
@@ -79,6 +81,7 @@ impl fmt::Display for WaitsFor {
             Self::Waker => write!(f, "a waker"),
             Self::Message => write!(f, "a message on a channel"),
             Self::Room => write!(f, "room on a channel"),
+            Self::MemoryStream => write!(f, "the other end of a stream in memory"),
         }
     }
 }
@@ -164,6 +167,14 @@ impl RunQueue {
     #[inline]
     pub(super) fn push(&mut self, greenlet: Greenlet<Wake>, id: WaitId, wake: Wake) {
         self.runnable.push(greenlet, Reason { turn: id.turn, wake });
+    }
+
+    /// Has one of the queue, which `choose` picks out of so many, be the next.
+    pub(super) fn choose_next(&mut self, choose: impl FnOnce(usize) -> usize) {
+        let len = self.runnable.len();
+        if len > 1 {
+            self.runnable.swap_first(choose(len));
+        }
     }
 
     /// Takes the next runnable greenlet out of the queue, if `accept` takes it; else it stays.

@@ -6,7 +6,7 @@
 use std::mem;
 use std::rc::Rc;
 
-use super::{Hub, WaitId, WaitsFor, Wake};
+use super::{Due, Hub, WaitId, WaitsFor, Wake};
 use crate::clock::Deadline;
 use crate::greenlet;
 use crate::timers::TimerId;
@@ -55,7 +55,7 @@ impl<'a> Wait<'a> {
         }
         hub.may_block();
         if !deadline.is_never() {
-            self.timer = Some(hub.timers.borrow_mut().insert(deadline, self.id));
+            self.timer = Some(hub.timers.borrow_mut().insert(deadline, Due::Wait(self.id)));
         }
         hub.run_queue.borrow_mut().park(self.id, greenlet::current(), self.waits_for);
         let wake = hub.switch_away();

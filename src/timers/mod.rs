@@ -96,6 +96,9 @@ struct Slot<P> {
 }
 
 impl<P> Timers<P> {
+    /// What a pending timer takes, where vectors have no room to spare.
+    pub(crate) const BYTES_EACH: usize = size_of::<Entry>() + size_of::<Slot<P>>();
+
     /// No timers, and no memory for them yet.
     pub const fn new() -> Timers<P> {
         Timers {

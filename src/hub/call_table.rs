@@ -1,0 +1,103 @@
+//! The table of the calls that are scheduled on a hub: the functions, and who must be alive for them.
+
+use std::mem;
+use std::panic::Location;
+
+use super::WaitId;
+use crate::greenlet::Acquaintance;
+use crate::timers::{TimerId, Timers};
+
+/// Room for this many calls is never given back.
+const KEPT: usize = 1024;
+
+/// What is to be done when a timer fires.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Due {
+    /// Wake a greenlet.
+    Wait(WaitId),
+    /// Call what has this place in the table.
+    Call(u32),
+}
+
+// Of the 64 bytes that a pending timer may take; and calls cost those nothing who have none.
+const _: () = assert!(Timers::<Due>::BYTES_EACH <= 40);
+const _: () = assert!(Timers::<Due>::BYTES_EACH == Timers::<WaitId>::BYTES_EACH);
+
+/// Names one call.
+#[derive(Clone, Copy)]
+pub(super) struct CallId {
+    pub(super) index: u32,
+    /// No other call ever has it, and none has zero.
+    pub(super) number: u64,
+}
+
+/// A call that is pending.
+pub(super) struct Call {
+    pub(super) number: u64,
+    pub(super) timer: TimerId,
+    /// Without whom it is not to be called.
+    pub(super) owner: Option<Acquaintance>,
+    /// Where it was scheduled.
+    pub(super) place: &'static Location<'static>,
+    pub(super) run: Box<dyn FnOnce()>,
+}
+
+/// The calls of one hub that are pending.
+#[derive(Default)]
+pub(super) struct Calls {
+    slots: Vec<Option<Call>>,
+    vacant: Vec<u32>,
+    last_number: u64,
+    /// How many were removed since memory was last given back.
+    removals: usize,
+}
+
+impl Calls {
+    pub(super) fn insert(&mut self, make: impl FnOnce(CallId) -> Call) -> CallId {
+        let index = self.vacant.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 calls")
+        });
+        self.last_number += 1;
+        let id = CallId { index, number: self.last_number };
+        self.slots[index as usize] = Some(make(id));
+        id
+    }
+
+    pub(super) fn get(&mut self, id: CallId) -> Option<&mut Call> {
+        let call = self.slots.get_mut(id.index as usize)?.as_mut();
+        call.filter(|call| call.number == id.number)
+    }
+
+    pub(super) fn remove(&mut self, id: CallId) -> Option<Call> {
+        self.get(id)?;
+        self.remove_at(id.index)
+    }
+
+    pub(super) fn remove_at(&mut self, index: u32) -> Option<Call> {
+        let call = self.slots.get_mut(index as usize)?.take()?;
+        self.vacant.push(index);
+        self.removals += 1;
+        // A try walks over all places: so one for as many removals as there are places.
+        if self.removals >= self.slots.len() && self.slots.len() > KEPT {
+            self.give_back();
+        }
+        Some(call)
+    }
+
+    /// Gives back the memory behind the last pending call.
+    #[cold]
+    fn give_back(&mut self) {
+        self.removals = 0;
+        let used = self.slots.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        self.slots.truncate(used);
+        self.vacant.retain(|&index| (index as usize) < used);
+        self.slots.shrink_to(KEPT.max(2 * used));
+        self.vacant.shrink_to(KEPT.max(2 * self.vacant.len()));
+    }
+
+    pub(super) fn take_all(&mut self) -> Vec<Call> {
+        self.vacant = Vec::new();
+        mem::take(&mut self.slots).into_iter().flatten().collect()
+    }
+}
