@@ -82,3 +82,18 @@ pub fn mappings() -> usize {
         count += bytes[..filled].iter().filter(|&&byte| byte == b'\n').count();
     }
 }
+
+/// As [`guarded`], but on a simulated hub, where green threads have their turns in order and time
+/// jumps. A program that has ended takes no more of its own stacks than before, either.
+#[track_caller]
+pub fn simulated(body: impl FnOnce() + Send + 'static) {
+    guarded(|| {
+        stolon::hub::simulated(0).in_order().run(|| {
+            stolon::sleep(Duration::ZERO);
+            let in_use_before = stack_counts().in_use;
+            body();
+            stolon::sleep(Duration::ZERO);
+            assert_eq!(stack_counts().in_use, in_use_before, "stacks of the simulated program");
+        });
+    });
+}

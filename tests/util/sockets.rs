@@ -4,7 +4,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use stolon::green::net::{TcpListener, TcpStream};
@@ -83,4 +83,11 @@ pub fn send_urgent(stream: &impl AsRawFd) {
     // SAFETY: the pointer is valid for reading one byte.
     let sent = unsafe { libc::send(stream.as_raw_fd(), byte.as_ptr().cast(), 1, libc::MSG_OOB) };
     assert_eq!(sent, 1, "{}", io::Error::last_os_error());
+}
+
+/// The two ends of a connection within this process: what is written is there at once.
+pub fn unix_pair() -> (TcpStream, TcpStream) {
+    let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+    // To read and write, it is a stream like another.
+    (OwnedFd::from(near).into(), OwnedFd::from(far).into())
 }

@@ -1,4 +1,4 @@
-//! TCP, as `std::net` has it.
+//! TCP, as `std::net` has it; and [`MemoryStream`], a connection without a network, for tests.
 //!
 //! A socket belongs to the thread that made it, as its registration with that thread's hub does:
 //! unlike std's it is not `Send`. To move one, turn it into an [`OwnedFd`](std::os::fd::OwnedFd) or
@@ -12,9 +12,11 @@
 //! digits are not.
 
 mod listener;
+mod memory;
 mod stream;
 
 pub use listener::{Incoming, TcpListener};
+pub use memory::MemoryStream;
 pub use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
 pub use stream::TcpStream;
 

@@ -195,7 +195,7 @@ fn drained_after(bytes: usize, lengths: impl ExactSizeIterator<Item = usize>) ->
 }
 
 /// A timeout as std takes them.
-fn not_zero(timeout: Option<Duration>) -> io::Result<Option<Duration>> {
+pub(super) fn not_zero(timeout: Option<Duration>) -> io::Result<Option<Duration>> {
     if timeout == Some(Duration::ZERO) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "cannot set a 0 duration timeout"));
     }
