@@ -4,6 +4,8 @@
 //! | to | see |
 //! |---|---|
 //! | have a function called later, without a green thread for it | [`schedule_call_global`], [`schedule_call_local`] |
+//! | reach a hub from other threads, and from signal handlers | [`handle`](handle()), [`Waiter`] |
+//! | send messages between green threads of several hubs | [`channel`] |
 //! | test a program on a virtual clock, under orders that can be replayed | [`simulated`] |
 //!
 //! # How it works
@@ -24,6 +26,7 @@
 
 mod call_table;
 mod calls;
+pub mod channel;
 mod current;
 mod fd;
 mod fork;
@@ -55,7 +58,6 @@ use fd::FdTable;
 pub(crate) use fd::{Direction, Drained, Source};
 use remote::Remote;
 pub use remote::{HubGone, HubHandle, JoinHandle, Waiter, Waker, handle};
-pub(crate) use remote::{Job, job};
 use run_queue::{Next, RunQueue};
 pub(crate) use run_queue::{WaitId, WaitsFor};
 use simulated::Simulation;

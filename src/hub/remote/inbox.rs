@@ -164,9 +164,9 @@ impl Flags {
         self.waiters[index as usize].store(next << 1, Ordering::Relaxed);
     }
 
-    /// Wakes a waiter, in a way that a signal handler may. False if it was woken already and has not
-    /// seen it, or is gone.
-    pub(super) fn raise(&self, index: u32, number: u64) -> bool {
+    /// Marks a waiter as woken, in a way that a signal handler may. False if it was so already, or is
+    /// gone.
+    pub(super) fn mark(&self, index: u32, number: u64) -> bool {
         if self.inbox.is_inherited() {
             return false;
         }
@@ -175,12 +175,13 @@ impl Flags {
         let wake = |state: u64| (state >> 1 == number).then_some(woken);
         let waiter = &self.waiters[index as usize];
         let before = waiter.fetch_update(Ordering::AcqRel, Ordering::Relaxed, wake);
-        let raised = before.is_ok_and(|state| state != woken);
-        if raised {
-            self.raised.fetch_or(1 << index, Ordering::Release);
-            self.inbox.notify();
-        }
-        raised
+        before.is_ok_and(|state| state != woken)
+    }
+
+    /// Has the hub look at a waiter that was marked.
+    pub(super) fn raise(&self, index: u32) {
+        self.raised.fetch_or(1 << index, Ordering::Release);
+        self.inbox.notify();
     }
 
     /// Whether a waiter has been woken; it will be asleep again.

@@ -111,6 +111,20 @@ impl Hub {
         Ok(post)
     }
 
+    /// Whether that is its inbox.
+    fn has_inbox(&self, inbox: &Arc<Inbox>) -> bool {
+        self.remote.post.borrow().as_ref().is_some_and(|post| Arc::ptr_eq(&post.inbox, inbox))
+    }
+
+    /// Wakes the waiter at a place, if it waits.
+    fn wake_place(&self, place: u32) {
+        let post = self.remote.post.borrow().clone();
+        let wait = post.and_then(|post| post.waiters.borrow().waits[place as usize]);
+        if let Some(id) = wait {
+            self.wake(id, Wake::Ready);
+        }
+    }
+
     /// Wakes whoever was woken from afar, and does what other threads have asked for.
     #[inline]
     pub(super) fn take_mail(self: &Rc<Self>) {

@@ -91,7 +91,7 @@ impl<R> Packet<R> {
         let before = mem::replace(&mut *state, State::Done(outcome));
         drop(state);
         if let State::Pending(Some(waker)) = before {
-            waker.wake();
+            waker.wake_directly();
         }
     }
 

@@ -133,7 +133,26 @@ impl Waiter {
 
 impl Flag {
     fn raise(&self) -> bool {
-        self.flags.raise(self.place % FLAGS, self.number)
+        let marked = self.flags.mark(self.place % FLAGS, self.number);
+        if marked {
+            self.flags.raise(self.place % FLAGS);
+        }
+        marked
+    }
+
+    /// As [`raise`](Self::raise), but not for a signal handler: who waits on this very thread is
+    /// runnable at once, and not when the mainloop next looks.
+    fn raise_directly(&self) {
+        let own = hub::existing().filter(|hub| hub.has_inbox(&self.flags.inbox));
+        match own {
+            Some(hub) if self.flags.mark(self.place % FLAGS, self.number) => {
+                hub.wake_place(self.place);
+            }
+            Some(_) => {}
+            None => {
+                self.raise();
+            }
+        }
     }
 
     fn wait(&self, hub: &Rc<Hub>, post: &Post, waits_for: WaitsFor, deadline: Deadline) -> bool {
@@ -242,6 +261,18 @@ impl Waker {
         match &self.0 {
             Target::Green(flag) => flag.raise(),
             Target::Native(native) => native.raise(),
+        }
+    }
+}
+
+impl Waker {
+    /// As [`wake`](Self::wake), but not for a signal handler.
+    pub(crate) fn wake_directly(&self) {
+        match &self.0 {
+            Target::Green(flag) => flag.raise_directly(),
+            Target::Native(native) => {
+                native.raise();
+            }
         }
     }
 }
