@@ -57,6 +57,7 @@ pub mod timers;
 pub mod poller;
 pub mod hub;
 pub mod greenthread;
+pub mod tpool;
 pub mod green;
 pub mod convenience;
 

@@ -57,6 +57,7 @@ pub(crate) use current::{current, existing, try_current, yield_now};
 use fd::FdTable;
 pub(crate) use fd::{Direction, Drained, Source};
 use remote::Remote;
+pub(crate) use remote::job;
 pub use remote::{HubGone, HubHandle, JoinHandle, Waiter, Waker, handle};
 use run_queue::{Next, RunQueue};
 pub(crate) use run_queue::{WaitId, WaitsFor};
