@@ -2,9 +2,12 @@
 //!
 //! Layer 7.
 
+mod server;
+
 use std::io;
 
 use crate::sys;
+pub use server::{Server, ServerBuilder, Stopped, Stopper};
 
 /// Raises the process's limit on open descriptors as far as it may go by itself, and returns it:
 /// the soft `RLIMIT_NOFILE` becomes the hard one. A server of many connections does this first.

@@ -122,7 +122,7 @@ impl Hub {
                 panic!("{}", self.deadlock_report());
             }
             if next.is_never() { None } else { next.remaining(self.clock.now()) }
-        } else if self.hears_of_others() {
+        } else if self.fds.borrow().anyone_waits() {
             Some(Duration::ZERO)
         } else {
             return;

@@ -4,7 +4,7 @@
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// So many buffers the kernel reads into or writes from in one call; std passes on no more.
 pub(crate) const MAX_BUFFERS: usize = libc::UIO_MAXIOV as usize;
@@ -52,6 +52,49 @@ pub(crate) fn raise_backlog(listener: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: no pointers.
     syscall!(listen(listener.as_raw_fd(), libc::c_int::MAX))?;
     Ok(())
+}
+
+/// A TCP socket that listens at `addr`, and lets others do so beside it (`SO_REUSEPORT`): each
+/// connection goes to one of them. Non-blocking and closed on exec, with the longest queue.
+///
+/// # Errors
+///
+/// The kernel's.
+pub(crate) fn listen_beside_others(addr: &SocketAddr) -> io::Result<OwnedFd> {
+    let socket = tcp_socket(addr)?;
+    for option in [libc::SO_REUSEADDR, libc::SO_REUSEPORT] {
+        let (on, bytes): (libc::c_int, _) = (1, size_of::<libc::c_int>() as libc::socklen_t);
+        let fd = socket.as_raw_fd();
+        // SAFETY: the kernel reads an integer of so many bytes.
+        syscall!(setsockopt(fd, libc::SOL_SOCKET, option, (&raw const on).cast(), bytes))?;
+    }
+    let (storage, bytes) = encode(addr);
+    // SAFETY: `storage` holds a socket address of `bytes` bytes.
+    syscall!(bind(socket.as_raw_fd(), (&raw const storage).cast(), bytes))?;
+    raise_backlog(socket.as_fd())?;
+    Ok(socket)
+}
+
+/// Whether a descriptor or memory was lacking, so that it may go better later.
+pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
+    let lacking = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+    error.raw_os_error().is_some_and(|code| lacking.contains(&code))
+}
+
+/// Whether accepting failed for one connection only, which had gone or was refused meanwhile.
+pub(crate) fn is_of_one_connection(error: &io::Error) -> bool {
+    let gone = [
+        libc::ECONNABORTED,
+        libc::EPROTO,
+        libc::EPERM,
+        libc::ENETDOWN,
+        libc::ENETUNREACH,
+        libc::EHOSTDOWN,
+        libc::EHOSTUNREACH,
+        libc::ENONET,
+        libc::ENOPROTOOPT,
+    ];
+    error.raw_os_error().is_some_and(|code| gone.contains(&code))
 }
 
 /// Accepts a connection, non-blocking and closed on exec.
