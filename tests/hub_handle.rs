@@ -438,7 +438,12 @@ fn no_deadlock_is_reported_while_what_was_sent_last_is_still_to_be_done() {
             let slot = Rc::new(Cell::new(false));
             let (handle, waker) = (hub::handle(), waiter.waker());
             // The handle and the waker are gone by the time that the hub looks, or are not.
-            let thread = thread::spawn(move || handle.run(move || drop(waker.wake())).unwrap());
+            let thread = thread::spawn(move || {
+                let wake = move || {
+                    waker.wake();
+                };
+                handle.run(wake).unwrap();
+            });
             waiter.wait();
             slot.set(true);
             thread.join().unwrap();
@@ -590,7 +595,9 @@ fn many_threads_that_wake_random_waiters_lose_nothing() {
                     wakers[place].wake();
                     if number % 64 == 0 {
                         let counted = Arc::clone(&calls);
-                        let count = move || drop(counted.fetch_add(1, Ordering::Relaxed));
+                        let count = move || {
+                            counted.fetch_add(1, Ordering::Relaxed);
+                        };
                         handle.run(count.clone()).unwrap();
                         handle.spawn(count).unwrap().join().unwrap();
                         let start = Instant::now();
@@ -607,7 +614,9 @@ fn many_threads_that_wake_random_waiters_lose_nothing() {
         assert_eq!(joined, THREADS);
         assert_eq!(calls.load(Ordering::Relaxed), 2 * THREADS * wakes.div_ceil(64));
         over.store(true, Ordering::Release);
-        wakers.iter().for_each(|waker| drop(waker.wake()));
+        wakers.iter().for_each(|waker| {
+            waker.wake();
+        });
         waiting.iter().for_each(GreenThread::wait);
     });
 }

@@ -41,7 +41,10 @@ fn threads() -> usize {
 /// A function that blocks its thread until it is told to go on, and what tells it.
 fn gate() -> (mpsc::Sender<()>, impl FnOnce() + Send + 'static) {
     let (sender, receiver) = mpsc::channel::<()>();
-    (sender, move || drop(receiver.recv()))
+    let wait = move || {
+        let _ = receiver.recv();
+    };
+    (sender, wait)
 }
 
 fn payload_of<R>(f: impl FnOnce() -> R) -> Box<dyn Any + Send> {
@@ -106,7 +109,11 @@ fn the_size_may_change_at_any_time() {
             let barrier = Arc::new(Barrier::new(count));
             let meet = |_| {
                 let barrier = Arc::clone(&barrier);
-                spawn(move || drop(execute(move || barrier.wait().is_leader())))
+                spawn(move || {
+                    execute(move || {
+                        barrier.wait();
+                    })
+                })
             };
             let all: Vec<_> = (0..count).map(meet).collect();
             all.iter().for_each(GreenThread::wait);
@@ -359,7 +366,8 @@ fn a_killed_caller_does_not_stop_the_function_and_its_result_is_dropped_there() 
             std::mem::forget(result);
         });
         let counted = Arc::clone(&ran);
-        let queued = spawn(move || execute(move || drop(counted.fetch_add(1, Ordering::Relaxed))));
+        let count = move || counted.fetch_add(1, Ordering::Relaxed);
+        let queued = spawn(move || execute(count));
         sleep(NOW);
         running.kill();
         queued.kill();
