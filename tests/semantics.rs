@@ -1,15 +1,32 @@
-//! Keeps the tables of `docs/semantics-greenlet.md` complete and true: every case and every rule
-//! has a row, and every row a test that exists, or a reason why there is none.
+//! Keeps the tables of `docs/semantics-*.md` complete and true: every case and every rule has a row,
+//! and every row a test that exists, or a reason why there is none.
 
 use std::fs;
 use std::path::Path;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// The cases of greenlet's own semantics, by number.
-const CASES: [u32; 29] = [
-    1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 13, 15, 16, 18, 19, 20, 21, 22, 23, 25, 27, 28, 29, 30, 31, 32,
-    33, 34, 35,
+/// The tables: the file, the heading above its cases, their prefix, their numbers, and the heading
+/// above its rules.
+const TABLES: [(&str, &str, &str, &[u32], &str); 2] = [
+    (
+        "docs/semantics-greenlet.md",
+        "## greenlet's own cases, in Rust",
+        "GL",
+        &[
+            1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 13, 15, 16, 18, 19, 20, 21, 22, 23, 25, 27, 28, 29, 30,
+            31, 32, 33, 34, 35,
+        ],
+        "## What becomes of a greenlet",
+    ),
+    (
+        "docs/semantics-hub.md",
+        "## eventlet's own cases, in Rust",
+        "HB",
+        // To come: 7, 8, 9, 11, 12, 15, 16, 18, 19.
+        &[1, 3, 4, 5, 6, 13, 14, 17, 20],
+        "## The hub's sharp corners",
+    ),
 ];
 
 fn read(path: &str) -> String {
@@ -62,23 +79,29 @@ fn tests() -> Vec<String> {
 
 #[test]
 fn every_case_has_one_row_in_order() {
-    let table = read("docs/semantics-greenlet.md");
-    let rows = rows(&table, "## greenlet's own cases, in Rust");
-    let cases: Vec<_> = rows.iter().map(|row| row[0].as_str()).collect();
-    assert_eq!(cases, CASES.map(|number| format!("GL-{number:02}")));
+    for (file, heading, prefix, numbers, _) in TABLES {
+        let rows = rows(&read(file), heading);
+        let cases: Vec<_> = rows.iter().map(|row| row[0].as_str()).collect();
+        let expected: Vec<_> =
+            numbers.iter().map(|number| format!("{prefix}-{number:02}")).collect();
+        assert_eq!(cases, expected, "{file}");
+    }
 }
 
 #[test]
 fn every_row_names_tests_that_exist_or_says_why_there_is_none() {
-    let (table, tests) = (read("docs/semantics-greenlet.md"), tests());
-    let cases = rows(&table, "## greenlet's own cases, in Rust");
-    let rules = rows(&table, "## What becomes of a greenlet");
-    for row in cases.iter().chain(&rules) {
-        let cell = row.last().unwrap();
-        let names = names(cell);
-        assert!(!names.is_empty() || cell.starts_with("cannot exist: "), "{row:?}");
-        for name in names {
-            assert!(tests.iter().any(|test| test == name), "no test {name}, of {}", row[0]);
+    let tests = tests();
+    for (file, cases, _, _, rules) in TABLES {
+        let table = read(file);
+        let (cases, rules) = (rows(&table, cases), rows(&table, rules));
+        assert!(!cases.is_empty() && !rules.is_empty(), "{file}");
+        for row in cases.iter().chain(&rules) {
+            let cell = row.last().unwrap();
+            let names = names(cell);
+            assert!(!names.is_empty() || cell.starts_with("cannot exist: "), "{row:?}");
+            for name in names {
+                assert!(tests.iter().any(|test| test == name), "no test {name}, of {}", row[0]);
+            }
         }
     }
 }

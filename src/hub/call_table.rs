@@ -10,6 +10,9 @@ use crate::timers::{TimerId, Timers};
 /// Room for this many calls is never given back.
 const KEPT: usize = 1024;
 
+/// Calls are few if there are this many times as many places.
+const FEW: usize = 8;
+
 /// What is to be done when a timer fires.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Due {
@@ -48,7 +51,9 @@ pub(super) struct Calls {
     slots: Vec<Option<Call>>,
     vacant: Vec<u32>,
     last_number: u64,
-    /// How many were removed since memory was last given back.
+    /// With no more calls than this, memory is given back.
+    few: usize,
+    /// How many were removed since that was last tried.
     removals: usize,
 }
 
@@ -56,6 +61,7 @@ impl Calls {
     pub(super) fn insert(&mut self, make: impl FnOnce(CallId) -> Call) -> CallId {
         let index = self.vacant.pop().unwrap_or_else(|| {
             self.slots.push(None);
+            self.few = self.slots.len() / FEW;
             u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 calls")
         });
         self.last_number += 1;
@@ -78,16 +84,24 @@ impl Calls {
         let call = self.slots.get_mut(index as usize)?.take()?;
         self.vacant.push(index);
         self.removals += 1;
-        // A try walks over all places: so one for as many removals as there are places.
-        if self.removals >= self.slots.len() && self.slots.len() > KEPT {
+        let is_due = self.len() <= self.few || self.removals >= self.slots.len();
+        if is_due && self.slots.len() > KEPT {
             self.give_back();
         }
         Some(call)
     }
 
-    /// Gives back the memory behind the last pending call.
+    fn len(&self) -> usize {
+        self.slots.len() - self.vacant.len()
+    }
+
+    /// Gives back the memory behind the last pending call. That walks over all places, so it is tried
+    /// when the calls have become an eighth of them, and an eighth of what was left by the last try, and
+    /// so on; and once in as many removals as there are places.
     #[cold]
     fn give_back(&mut self) {
+        // An eighth, rounded so that the last call has a try of its own.
+        self.few = (self.len() + FEW - 2) / FEW;
         self.removals = 0;
         let used = self.slots.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
         self.slots.truncate(used);
