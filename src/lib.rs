@@ -34,6 +34,7 @@
 //! | reach green threads from other threads and signal handlers | [`hub`] |
 //! | switch between stacks by hand | [`greenlet`] |
 //! | size and count stacks | [`stack`] |
+//! | wait for any descriptor | [`hub::trampoline`] |
 //! | wait for descriptors without any of this | [`poller`] |
 //!
 //! # What to know before
@@ -60,6 +61,7 @@ pub mod greenthread;
 pub mod tpool;
 pub mod green;
 pub mod convenience;
+pub mod debug;
 
 pub use greenthread::{GreenThread, sleep, spawn, spawn_n};
 

@@ -14,22 +14,22 @@
 //! short of what follows.
 //!
 //! So a request that arrives whole and is answered at once costs one read and one write.
+//!
+//! Who has to wait takes a place in the direction's line and keeps it until its operation is done.
+//! Unless `debug::hub_prevent_multiple_readers(false)` was called, there is one place, and who comes
+//! second gets an error. With more, readiness wakes the first alone; when that one goes, the next is
+//! first, and is woken if there may be something left.
 
 use std::cell::{Cell, OnceCell};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::Rc;
 
-use super::{Hub, Wait, WaitId, WaitsFor, Wake};
+use super::fd_table::User;
+use super::registration::{closed, exiting, is_always_ready, timed_out};
+use super::{Direction, Hub, Wait, WaitId, WaitsFor, Wake};
 use crate::clock::Deadline;
-use crate::poller::{Event, Token};
-
-/// The direction of an operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Direction {
-    Read = 0,
-    Write = 1,
-}
+use crate::poller::Token;
 
 /// Whether an operation has left nothing more to read, or no more room to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,150 +45,96 @@ impl Drained {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Side {
-    ready: bool,
-    /// Less than was asked for does not mean drained: the peer or the network has ended this
-    /// direction, so that no more edges will come, or has sent urgent data.
-    never_drained: bool,
-    waiter: Option<WaitId>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Slot {
-    generation: u32,
-    /// While the place is taken.
-    fd: Option<RawFd>,
-    sides: [Side; 2],
-}
-
-/// The registered descriptors of one hub.
-#[derive(Debug, Default)]
-pub(super) struct FdTable {
-    slots: Vec<Slot>,
-    vacant: Vec<u32>,
-    waiting: usize,
-}
-
-impl FdTable {
-    fn insert(&mut self, fd: RawFd) -> Token {
-        let index = self.vacant.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::default());
-            u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 descriptors")
-        });
-        let slot = &mut self.slots[index as usize];
-        slot.fd = Some(fd);
-        Token::new(index, slot.generation)
-    }
-
-    /// Frees a registration's place. Events that are still under way for it find another
-    /// generation.
-    fn remove(&mut self, token: Token) {
-        let generation = token.generation().wrapping_add(1);
-        self.slots[token.slot() as usize] = Slot { generation, ..Slot::default() };
-        self.vacant.push(token.slot());
-    }
-
-    fn side(&mut self, token: Token, direction: Direction) -> &mut Side {
-        &mut self.slots[token.slot() as usize].sides[direction as usize]
-    }
-
-    /// Notes what an event says, and returns the waits that it ends.
-    pub(super) fn dispatch(&mut self, event: &Event) -> [Option<WaitId>; 2] {
-        let token = event.token();
-        let Some(slot) = self.slots.get_mut(token.slot() as usize) else { return [None; 2] };
-        if slot.generation != token.generation() {
-            return [None; 2];
-        }
-        let over = event.is_hangup() || event.is_error();
-        let stops_short = over || event.is_read_closed() || event.is_urgent();
-        let happened = [(event.is_readable(), stops_short), (event.is_writable(), over)];
-        let mut woken = [None; 2];
-        for ((side, (ready, never)), woken) in slot.sides.iter_mut().zip(happened).zip(&mut woken) {
-            side.never_drained |= never;
-            if ready || never {
-                side.ready = true;
-                // The greenlet itself takes the waiter out: until it runs, the direction is still
-                // its own.
-                *woken = side.waiter;
-            }
-        }
-        woken
-    }
-
-    /// All that are registered, and by what token.
-    pub(super) fn registered(&self) -> impl Iterator<Item = (RawFd, Token)> {
-        let slots = (0..).zip(&self.slots);
-        slots.filter_map(|(index, slot)| Some((slot.fd?, Token::new(index, slot.generation))))
-    }
-
-    /// Has both directions tried again, as no event will come; returns the waits that this ends.
-    pub(super) fn fail(&mut self, token: Token) -> [Option<WaitId>; 2] {
-        self.slots[token.slot() as usize].sides.each_mut().map(|side| {
-            (side.ready, side.never_drained) = (true, true);
-            side.waiter
-        })
-    }
-
-    pub(super) fn anyone_waits(&self) -> bool {
-        self.waiting > 0
-    }
-}
-
 /// A descriptor's place in its hub.
 struct Registration {
     hub: Rc<Hub>,
     token: Token,
+    fd: RawFd,
 }
 
 impl Registration {
-    fn is_ready(&self, direction: Direction) -> bool {
-        self.hub.fds.borrow_mut().side(self.token, direction).ready
-    }
-
-    /// Whether the current greenlet need not wait.
+    /// Whether the current greenlet need not wait; one that has no place in line yet may have to
+    /// line up.
     ///
     /// # Errors
     ///
-    /// When another greenlet waits in this direction already, or was woken and has not had its turn
-    /// yet.
-    fn may_go_ahead(&self, direction: Direction, fd: RawFd) -> io::Result<bool> {
+    /// When the descriptor was closed; and when another greenlet waits in this direction already,
+    /// or was woken and has not had its turn yet, unless they may line up.
+    fn may_go_ahead(&self, direction: Direction, place: Option<&Place<'_>>) -> io::Result<bool> {
         let mut fds = self.hub.fds.borrow_mut();
-        let side = fds.side(self.token, direction);
-        if side.waiter.is_some() { Err(second_waiter(direction, fd)) } else { Ok(side.ready) }
+        let lines_up = fds.lines_up;
+        let Some(side) = fds.side(self.token, direction) else { return Err(self.closed()) };
+        match side.first() {
+            Some(first) if place.is_none() => {
+                if lines_up {
+                    Ok(false)
+                } else {
+                    Err(self.hub.second_waiter(direction, self.fd, first))
+                }
+            }
+            _ => Ok(side.ready),
+        }
+    }
+
+    /// # Errors
+    ///
+    /// When the descriptor was closed.
+    fn check_open(&self) -> io::Result<()> {
+        let is_open = self.hub.fds.borrow_mut().side(self.token, Direction::Read).is_some();
+        if is_open { Ok(()) } else { Err(self.closed()) }
+    }
+
+    #[cold]
+    fn closed(&self) -> io::Error {
+        closed(self.fd)
     }
 
     fn would_block(&self, direction: Direction) {
-        self.hub.fds.borrow_mut().side(self.token, direction).ready = false;
+        if let Some(side) = self.hub.fds.borrow_mut().side(self.token, direction) {
+            side.ready = false;
+        }
     }
 
     fn drained(&self, direction: Direction) {
-        let mut fds = self.hub.fds.borrow_mut();
-        let side = fds.side(self.token, direction);
-        side.ready = side.never_drained;
+        if let Some(side) = self.hub.fds.borrow_mut().side(self.token, direction) {
+            side.ready = side.never_drained;
+        }
     }
 }
 
-/// Holds one direction of a descriptor for the greenlet that waits for it.
-struct Waiting<'a> {
+/// A place in one direction's line. Its greenlet keeps it until it is done with its operation, or
+/// killed; what it leaves is for the next one.
+struct Place<'a> {
     registration: &'a Registration,
     direction: Direction,
+    id: WaitId,
 }
 
-impl<'a> Waiting<'a> {
+impl<'a> Place<'a> {
     fn new(registration: &'a Registration, direction: Direction, id: WaitId) -> Self {
-        let mut fds = registration.hub.fds.borrow_mut();
-        fds.side(registration.token, direction).waiter = Some(id);
-        fds.waiting += 1;
-        Self { registration, direction }
+        registration.hub.note_first_waiter();
+        registration.hub.fds.borrow_mut().line_up(registration.token, direction, id);
+        Self { registration, direction, id }
+    }
+
+    /// Waits here once more.
+    fn keep(&mut self, id: WaitId) {
+        let mut fds = self.registration.hub.fds.borrow_mut();
+        fds.take_over(self.registration.token, self.direction, self.id, id);
+        self.id = id;
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let mut fds = self.registration.hub.fds.borrow_mut();
-        fds.waiting -= 1;
-        fds.side(self.registration.token, self.direction).waiter = None;
+        let Registration { hub, token, .. } = self.registration;
+        let mut fds = hub.fds.borrow_mut();
+        let next = fds.step_out(*token, self.direction, self.id);
+        if let (Some(next), Some(side)) = (next, fds.side(*token, self.direction)) {
+            if side.ready {
+                hub.wake(next, Wake::Ready);
+            }
+        }
     }
 }
 
@@ -218,12 +164,10 @@ impl<S: AsFd> Source<S> {
         self.io.take().expect("it is taken out once")
     }
 
+    /// Whoever waits for it, by its number, finds it closed.
     fn deregister(&mut self) {
         if let Some(registration) = self.registration.take() {
-            registration.hub.fds.borrow_mut().remove(registration.token);
-            // The file may be shared with another descriptor and stay open: so it is taken out by
-            // name. An error means that it is out already.
-            let _ = registration.hub.with_poller(|poller| poller.delete(self.io().as_fd()));
+            registration.hub.deregister(registration.token, User::Owner);
         }
     }
 
@@ -236,8 +180,9 @@ impl<S: AsFd> Source<S> {
     ///
     /// # Errors
     ///
-    /// `op`'s own; `TimedOut` when `deadline` passes; and when another greenlet waits in this
-    /// direction already.
+    /// `op`'s own; `TimedOut` when `deadline` passes; `NotConnected` when the descriptor is closed
+    /// ([`notify_close`](super::notify_close)); and when another greenlet waits in this direction
+    /// already.
     pub(crate) fn run<R>(
         &self,
         direction: Direction,
@@ -245,12 +190,15 @@ impl<S: AsFd> Source<S> {
         mut op: impl FnMut(&S) -> io::Result<(R, Drained)>,
     ) -> io::Result<R> {
         let mut deadline = LazyDeadline::new(deadline);
+        let mut place = None;
         // Now and not afterwards, when to be killed meanwhile would lose what was read.
         self.spend_io();
         loop {
             if let Some(registration) = self.registration.get() {
-                if !self.nonblocking.get() && !registration.may_go_ahead(direction, self.fd())? {
-                    self.wait(registration, direction, deadline.get(&registration.hub))?;
+                if self.nonblocking.get() {
+                    registration.check_open()?;
+                } else if !registration.may_go_ahead(direction, place.as_ref())? {
+                    wait(registration, direction, deadline.get(&registration.hub), &mut place)?;
                 }
             }
             match op(self.io()) {
@@ -269,21 +217,22 @@ impl<S: AsFd> Source<S> {
         }
     }
 
-    /// Waits until the descriptor is ready in `direction`, however that came about.
+    /// Waits until the descriptor is ready in `direction`, however that came about. One that cannot
+    /// be waited for, as a regular file, always is.
     ///
     /// # Errors
     ///
     /// As [`run`](Self::run).
     pub(crate) fn wait_ready(&self, direction: Direction, deadline: Deadline) -> io::Result<()> {
-        let registration = self.registration()?;
-        while !registration.may_go_ahead(direction, self.fd())? {
-            self.wait(registration, direction, deadline)?;
+        let registration = match self.registration() {
+            Err(e) if is_always_ready(&e) => return Ok(()),
+            registration => registration?,
+        };
+        let mut place = None;
+        while !registration.may_go_ahead(direction, place.as_ref())? {
+            wait(registration, direction, deadline, &mut place)?;
         }
         Ok(())
-    }
-
-    fn fd(&self) -> RawFd {
-        self.io().as_fd().as_raw_fd()
     }
 
     fn spend_io(&self) {
@@ -304,34 +253,41 @@ impl<S: AsFd> Source<S> {
             return Ok(registration);
         }
         let hub = super::try_current()?;
-        let token = hub.fds.borrow_mut().insert(self.fd());
-        let added = hub.with_poller(|poller| poller.add(self.io().as_fd(), token));
-        if let Err(e) = added.and_then(|added| added) {
-            hub.fds.borrow_mut().remove(token);
-            return Err(e);
-        }
-        Ok(self.registration.get_or_init(|| Registration { hub, token }))
+        let fd = self.io().as_fd();
+        let token = hub.register(fd, User::Owner)?;
+        let fd = fd.as_raw_fd();
+        Ok(self.registration.get_or_init(|| Registration { hub, token, fd }))
     }
+}
 
-    fn wait(
-        &self,
-        registration: &Registration,
-        direction: Direction,
-        deadline: Deadline,
-    ) -> io::Result<()> {
-        let waits_for = match direction {
-            Direction::Read => WaitsFor::Readable(self.fd()),
-            Direction::Write => WaitsFor::Writable(self.fd()),
-        };
-        let wait = Wait::begin(&registration.hub, waits_for);
-        let _waiting = Waiting::new(registration, direction, wait.id());
-        match wait.park(deadline) {
-            Wake::Expired if !registration.is_ready(direction) => {
-                Err(io::Error::new(io::ErrorKind::TimedOut, "timed out"))
-            }
-            Wake::Closed => Err(io::Error::other("cannot wait: this thread is exiting")),
-            _ => Ok(()),
+/// Waits at a place in a direction's line, which is taken if there is none yet, until the
+/// descriptor may be ready.
+fn wait<'a>(
+    registration: &'a Registration,
+    direction: Direction,
+    deadline: Deadline,
+    place: &mut Option<Place<'a>>,
+) -> io::Result<()> {
+    let waits_for = match direction {
+        Direction::Read => WaitsFor::Readable(registration.fd),
+        Direction::Write => WaitsFor::Writable(registration.fd),
+    };
+    let wait = Wait::begin(&registration.hub, waits_for);
+    let id = wait.id();
+    match place {
+        Some(place) => place.keep(id),
+        None => *place = Some(Place::new(registration, direction, id)),
+    }
+    let wake = wait.park(deadline);
+    let mut fds = registration.hub.fds.borrow_mut();
+    match fds.side(registration.token, direction) {
+        _ if wake == Wake::Closed => Err(exiting()),
+        None => Err(registration.closed()),
+        // Who comes later in line is not helped by what the first was woken for.
+        Some(side) if wake == Wake::Expired && !(side.ready && side.first() == Some(id)) => {
+            Err(timed_out())
         }
+        Some(_) => Ok(()),
     }
 }
 
@@ -358,15 +314,4 @@ impl<F: FnOnce(&Hub) -> Deadline> LazyDeadline<F> {
         }
         self.made
     }
-}
-
-fn second_waiter(direction: Direction, fd: RawFd) -> io::Error {
-    let verb = match direction {
-        Direction::Read => "read",
-        Direction::Write => "write",
-    };
-    io::Error::other(format!(
-        "second simultaneous {verb} on descriptor {fd}: another greenlet waits for it already; \
-         give each its own descriptor, or let one greenlet do all the {verb}ing"
-    ))
 }

@@ -49,7 +49,7 @@ impl Hub {
                 // say so when it is tried.
                 if poller.add_number(fd, token).is_err() {
                     let waits = self.fds.borrow_mut().fail(token);
-                    for wait in waits.into_iter().flatten() {
+                    for wait in waits {
                         self.wake(wait, Wake::Ready);
                     }
                 }

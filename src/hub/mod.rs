@@ -29,12 +29,15 @@ mod calls;
 pub mod channel;
 mod current;
 mod fd;
+mod fd_table;
 mod fork;
 mod mainloop;
+mod registration;
 mod remote;
 mod ring;
 mod run_queue;
 mod simulated;
+mod trampoline;
 pub(crate) mod waiter;
 
 use std::cell::{Cell, RefCell};
@@ -54,8 +57,9 @@ pub use calls::{
     set_error_hook,
 };
 pub(crate) use current::{current, existing, try_current, yield_now};
-use fd::FdTable;
-pub(crate) use fd::{Direction, Drained, Source};
+pub(crate) use fd::{Drained, Source};
+pub(crate) use fd_table::Direction;
+use fd_table::FdTable;
 use remote::Remote;
 pub(crate) use remote::job;
 pub use remote::{HubGone, HubHandle, JoinHandle, Waiter, Waker, handle};
@@ -63,6 +67,8 @@ use run_queue::{Next, RunQueue};
 pub(crate) use run_queue::{WaitId, WaitsFor};
 use simulated::Simulation;
 pub use simulated::{Simulated, advance, now, simulate_seeds, simulated};
+pub(crate) use trampoline::prevent_multiple_readers;
+pub use trampoline::{notify_close, trampoline};
 pub(crate) use waiter::Wait;
 
 /// So many times control is handed on before the mainloop looks at timers and descriptors again.
@@ -161,6 +167,9 @@ impl Hub {
             None => Deadline::NEVER,
         }
     }
+
+    /// Called before a wait for a descriptor, so that it is looked at soon if nobody waited before.
+    fn note_first_waiter(&self) {}
 
     /// Ends a wait, and makes its greenlet runnable. False if that wait was over.
     #[inline]

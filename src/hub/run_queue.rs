@@ -55,6 +55,8 @@ pub(crate) enum WaitsFor {
     Readable(RawFd),
     /// A descriptor to become writable.
     Writable(RawFd),
+    /// A descriptor to become readable or writable.
+    Either(RawFd),
     /// Another green thread to end.
     GreenThread,
     /// A function on another thread to end.
@@ -76,6 +78,7 @@ impl fmt::Display for WaitsFor {
             Self::Sleep => write!(f, "a sleep to end"),
             Self::Readable(fd) => write!(f, "descriptor {fd} to become readable"),
             Self::Writable(fd) => write!(f, "descriptor {fd} to become writable"),
+            Self::Either(fd) => write!(f, "descriptor {fd} to become readable or writable"),
             Self::GreenThread => write!(f, "a green thread to end"),
             Self::Thread => write!(f, "another thread to finish something"),
             Self::Waker => write!(f, "a waker"),
@@ -148,6 +151,15 @@ impl RunQueue {
             return None;
         }
         Some(place.take()?.greenlet)
+    }
+
+    /// The greenlet of a wait that is parked, or woken and has not had its turn.
+    pub(super) fn find(&self, id: WaitId) -> Option<&Greenlet<Wake>> {
+        let is_its =
+            |greenlet: &&Greenlet<Wake>| greenlet.place() == id.place && greenlet.turn() == id.turn;
+        let parked = self.parked.get(id.place as usize).and_then(Option::as_ref);
+        let runnable = || (0..self.runnable.len()).filter_map(|index| self.runnable.get(index));
+        parked.map(|parked| &parked.greenlet).filter(is_its).or_else(|| runnable().find(is_its))
     }
 
     /// Makes the wait's greenlet runnable, behind all that are. False if the wait is not parked any

@@ -67,6 +67,16 @@ impl Interest {
     /// Both directions.
     pub const BOTH: Interest = Interest(Interest::READABLE.0 | Interest::WRITABLE.0);
 
+    /// Whether reading is among the directions.
+    pub const fn is_readable(self) -> bool {
+        self.0 & epoll::IN != 0
+    }
+
+    /// Whether writing is among the directions.
+    pub const fn is_writable(self) -> bool {
+        self.0 & epoll::OUT != 0
+    }
+
     /// The same directions, reported as long as they last.
     pub const fn level(self) -> Interest {
         Interest(self.0 & !epoll::EDGE)
@@ -301,6 +311,14 @@ mod tests {
         assert_eq!(Interest::BOTH.to_flags(), flags);
         assert_eq!(Interest::BOTH.level().to_flags(), flags & !epoll::EDGE);
         assert_eq!(Interest::WRITABLE.level().to_flags(), epoll::OUT);
+    }
+
+    #[test]
+    fn an_interest_knows_its_directions() {
+        let directions = |interest: Interest| (interest.is_readable(), interest.is_writable());
+        assert_eq!(directions(Interest::READABLE.level()), (true, false));
+        assert_eq!(directions(Interest::WRITABLE), (false, true));
+        assert_eq!(directions(Interest::BOTH), (true, true));
     }
 
     #[test]

@@ -123,6 +123,11 @@ impl Poller {
     ///
     /// `NotFound` if it is not watched; `EBADF`, `EPERM` as for [`add`](Poller::add).
     pub fn delete(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        epoll::delete(self.as_fd(), fd.as_raw_fd())
+    }
+
+    /// [`delete`](Poller::delete) by a number, which may be closed.
+    pub(crate) fn delete_number(&self, fd: RawFd) -> io::Result<()> {
         epoll::delete(self.as_fd(), fd)
     }
 

@@ -91,9 +91,9 @@ pub(crate) fn modify(
     control(epoll, libc::EPOLL_CTL_MOD, fd.as_raw_fd(), flags, data)
 }
 
-/// Stops watching `fd`. `ENOENT` if it is not watched.
-pub(crate) fn delete(epoll: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> io::Result<()> {
-    control(epoll, libc::EPOLL_CTL_DEL, fd.as_raw_fd(), 0, 0)
+/// Stops watching `fd`, which may be closed. `ENOENT` if it is not watched.
+pub(crate) fn delete(epoll: BorrowedFd<'_>, fd: RawFd) -> io::Result<()> {
+    control(epoll, libc::EPOLL_CTL_DEL, fd, 0, 0)
 }
 
 /// Waits for events, at most `timeout_ns` nanoseconds (`None`: without limit), and writes them to
@@ -124,6 +124,20 @@ pub(crate) fn wait(
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
         result => result,
     }
+}
+
+/// Whether `fd` is ready now, for reading or for writing as asked, or has failed or hung up.
+/// `EBADF` if it is closed.
+pub(crate) fn is_ready(fd: BorrowedFd<'_>, reading: bool, writing: bool) -> io::Result<bool> {
+    let reading = if reading { libc::POLLIN | libc::POLLPRI | libc::POLLRDHUP } else { 0 };
+    let writing = if writing { libc::POLLOUT } else { 0 };
+    let mut asked = libc::pollfd { fd: fd.as_raw_fd(), events: reading | writing, revents: 0 };
+    // SAFETY: the pointer is valid for reading and writing one `pollfd`.
+    syscall!(poll(&raw mut asked, 1, 0))?;
+    if asked.revents & libc::POLLNVAL != 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    Ok(asked.revents != 0)
 }
 
 /// Makes an eventfd that counts from zero, does not block, and is closed on exec.

@@ -6,7 +6,10 @@
 //!
 //! A descriptor is in non-blocking mode from the moment that a green socket is made of it, and
 //! stays so. One green thread at a time may wait to read from a socket, and one to write to it: a
-//! second one gets an error that says so.
+//! second one gets an error that names the first, unless
+//! [`hub_prevent_multiple_readers(false)`](crate::debug::hub_prevent_multiple_readers) has them line
+//! up. Nobody can drop a socket that another waits on, but [`notify_close`](crate::hub::notify_close)
+//! wakes who does.
 //!
 //! Host names are resolved by the system's resolver, which blocks the whole thread; addresses in
 //! digits are not.
