@@ -3,6 +3,7 @@
 //!
 //! | to | see |
 //! |---|---|
+//! | wait for a descriptor of any kind, or tell of its end | [`trampoline`()], [`notify_close`] |
 //! | have a function called later, without a green thread for it | [`schedule_call_global`], [`schedule_call_local`] |
 //! | reach a hub from other threads, and from signal handlers | [`handle`](handle()), [`Waiter`] |
 //! | send messages between green threads of several hubs | [`channel`] |
