@@ -228,9 +228,8 @@ impl Timer {
         let Some(hub) = self.hub.upgrade() else { return false };
         let mut calls = hub.calls.borrow_mut();
         let Some(call) = calls.get(self.id) else { return false };
-        let mut timers = hub.timers.borrow_mut();
-        timers.cancel(call.timer);
-        call.timer = timers.insert(hub.deadline_after(Some(delay)), Due::Call(self.id.index));
+        hub.timers.borrow_mut().cancel(call.timer);
+        call.timer = hub.insert_timer(hub.deadline_after(Some(delay)), Due::Call(self.id.index));
         true
     }
 }
@@ -251,7 +250,7 @@ impl Hub {
     ) -> Timer {
         let deadline = self.deadline_after(Some(delay));
         let id = self.calls.borrow_mut().insert(|CallId { index, number }| {
-            let timer = self.timers.borrow_mut().insert(deadline, Due::Call(index));
+            let timer = self.insert_timer(deadline, Due::Call(index));
             Call { number, timer, owner, place, run }
         });
         Timer { hub: Rc::downgrade(self), id }

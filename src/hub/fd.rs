@@ -112,8 +112,9 @@ struct Place<'a> {
 
 impl<'a> Place<'a> {
     fn new(registration: &'a Registration, direction: Direction, id: WaitId) -> Self {
-        registration.hub.note_first_waiter();
-        registration.hub.fds.borrow_mut().line_up(registration.token, direction, id);
+        let mut fds = registration.hub.fds.borrow_mut();
+        registration.hub.note_waiter(&fds);
+        fds.line_up(registration.token, direction, id);
         Self { registration, direction, id }
     }
 

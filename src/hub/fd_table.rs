@@ -55,6 +55,7 @@ pub(super) struct Side {
 }
 
 impl Side {
+    #[inline]
     pub(super) fn first(&self) -> Option<WaitId> {
         self.waiter
     }
@@ -147,24 +148,33 @@ impl FdTable {
         Some((ended.fd, left))
     }
 
+    #[inline]
     fn slot(&mut self, token: Token) -> Option<&mut Slot> {
         let slot = self.slots.get_mut(token.slot() as usize)?;
         (slot.generation == token.generation()).then_some(slot)
     }
 
     /// One direction of a registration; none if that is over.
+    #[inline]
     pub(super) fn side(&mut self, token: Token, direction: Direction) -> Option<&mut Side> {
         Some(&mut self.slot(token)?.sides[direction as usize])
     }
 
     /// Puts a wait at the end of a direction's line.
+    #[inline]
     pub(super) fn line_up(&mut self, token: Token, direction: Direction, id: WaitId) {
         let Some(side) = self.side(token, direction) else { return };
-        match side.waiter {
-            None => side.waiter = Some(id),
-            Some(_) => self.lines.entry((token.slot(), direction)).or_default().push_back(id),
+        if side.waiter.is_none() {
+            side.waiter = Some(id);
+        } else {
+            self.line_up_behind(token, direction, id);
         }
         self.waiting += 1;
+    }
+
+    #[cold]
+    fn line_up_behind(&mut self, token: Token, direction: Direction, id: WaitId) {
+        self.lines.entry((token.slot(), direction)).or_default().push_back(id);
     }
 
     /// Has another wait of the same greenlet stand where `old` stands.
@@ -185,6 +195,7 @@ impl FdTable {
 
     /// Takes a wait out of a direction's line. If it was the first and there is a next one, that is
     /// returned: it is the first now.
+    #[inline]
     pub(super) fn step_out(
         &mut self,
         token: Token,
@@ -265,6 +276,7 @@ impl FdTable {
         woken
     }
 
+    #[inline]
     pub(super) fn anyone_waits(&self) -> bool {
         self.waiting > 0
     }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
-use super::{BUDGET, Due, Hub, Wake};
+use super::{BUDGET, Due, Hub, ROUND_IS_OVER, Wake};
 use crate::clock::Time;
 use crate::greenlet::{self, Greenlet, GreenletExit};
 
@@ -72,6 +72,7 @@ impl Hub {
     /// Runs who can run, up to the budget.
     pub(super) fn run_ready(&self) {
         self.budget.set(BUDGET);
+        self.floor.set(BUDGET - self.round());
         while !self.undisturbed(|| self.hand_out_turns()) {}
     }
 
@@ -80,7 +81,7 @@ impl Hub {
             let Some((greenlet, wake)) = self.next_if(|_| true) else { break };
             self.budget.set(left);
             self.let_run(greenlet, wake);
-            if self.closed.get() {
+            if self.closed.get() || self.floor.get() == ROUND_IS_OVER {
                 break;
             }
         }

@@ -14,9 +14,10 @@
 //! Layer 5. Knows greenlets, timers and the poller. Its loop is a greenlet of its own, the
 //! *mainloop*, a child of the thread's root and the parent of all green threads. A greenlet that
 //! parks hands control to the next runnable one directly. The mainloop runs when none is
-//! runnable, when one is to be started, and at the latest after 128 hand-overs: then due
-//! timers fire and the poller is asked, so that no crowd of runnable greenlets keeps timers or
-//! sockets waiting.
+//! runnable and when one is to be started; if somebody waits for time or for a descriptor, when as
+//! many have yielded as were runnable; and at the latest after 128 hand-overs. Then due timers fire
+//! and the poller is asked, so that no crowd of runnable greenlets keeps timers or sockets waiting:
+//! of those that yield all the time, each runs about once before a reader whose data have come.
 //!
 //! ```text
 //!         wake                     next               switch
@@ -29,6 +30,7 @@ mod call_table;
 mod calls;
 pub mod channel;
 mod current;
+mod fairness;
 mod fd;
 mod fd_table;
 mod fork;
@@ -75,6 +77,9 @@ pub(crate) use waiter::Wait;
 /// So many times control is handed on before the mainloop looks at timers and descriptors again.
 const BUDGET: u32 = 128;
 
+/// A floor above any number of hand-overs that are left: nobody has a turn before the mainloop.
+const ROUND_IS_OVER: u32 = u32::MAX;
+
 /// So many operations on descriptors are tried without waiting before their greenlet has to let
 /// others run.
 const IO_BUDGET: u32 = 64;
@@ -115,6 +120,8 @@ pub(crate) struct Hub {
     late_kills: RefCell<Vec<Greenlet<Wake>>>,
     /// Hand-overs that are left before the mainloop's turn.
     budget: Cell<u32>,
+    /// With no more hand-overs left than this, whoever yields has the mainloop run.
+    floor: Cell<u32>,
     /// Operations that are left before the current greenlet has to yield.
     io_budget: Cell<u32>,
     /// What other threads ask for.
@@ -147,6 +154,7 @@ impl Hub {
             late_kills: RefCell::default(),
             // Without one, each hand-over goes through the mainloop.
             budget: Cell::new(if is_shuffled { 0 } else { BUDGET }),
+            floor: Cell::new(0),
             io_budget: Cell::new(IO_BUDGET),
             remote: Remote::default(),
             forks: Cell::new(fork::count()),
@@ -168,9 +176,6 @@ impl Hub {
             None => Deadline::NEVER,
         }
     }
-
-    /// Called before a wait for a descriptor, so that it is looked at soon if nobody waited before.
-    fn note_first_waiter(&self) {}
 
     /// Ends a wait, and makes its greenlet runnable. False if that wait was over.
     #[inline]
@@ -236,7 +241,7 @@ impl Hub {
     #[inline(always)]
     fn rotate(&self) -> Option<(Greenlet<Wake>, Wake)> {
         let left = self.budget.get();
-        if left == 0 || self.nobody_parks.get() {
+        if left <= self.floor.get() || self.nobody_parks.get() {
             return None;
         }
         let next = self.run_queue.borrow_mut().rotate()?;
@@ -252,16 +257,29 @@ impl Hub {
             return;
         }
         self.may_block();
+        let have_all_had_a_turn =
+            self.budget.get() <= self.floor.get() || self.run_queue.borrow().is_empty();
         let _wait = Wait::stand_in_queue(&self);
-        self.switch_away();
+        if have_all_had_a_turn {
+            self.floor.set(ROUND_IS_OVER);
+            self.switch_to(None);
+        } else {
+            self.switch_away();
+        }
     }
 
     /// Leaves the current greenlet, which is parked or stands in the queue; returns why it runs
     /// again.
     fn switch_away(self: &Rc<Self>) -> Wake {
+        self.switch_to(self.next_for_hand_over())
+    }
+
+    /// [`switch_away`](Self::switch_away) to who is next, or to the mainloop.
+    #[inline]
+    fn switch_to(self: &Rc<Self>, mut next: Option<(Greenlet<Wake>, Wake)>) -> Wake {
         self.io_budget.set(IO_BUDGET);
         loop {
-            let resumed = match self.next_for_hand_over() {
+            let resumed = match next {
                 Some((greenlet, wake)) => greenlet.switch_into(wake),
                 None => match self.mainloop() {
                     Ok(mainloop) => mainloop.switch_into(Wake::Turn),
@@ -272,6 +290,7 @@ impl Hub {
                 return wake;
             }
             self.note_late_kill(&greenlet::current());
+            next = self.next_for_hand_over();
         }
     }
 

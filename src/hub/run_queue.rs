@@ -241,7 +241,12 @@ impl RunQueue {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.runnable.len() == 0
+        self.len() == 0
+    }
+
+    /// How many stand in the queue.
+    pub(super) fn len(&self) -> usize {
+        self.runnable.len()
     }
 
     /// Empties the table and the queue, and returns all that were in them.

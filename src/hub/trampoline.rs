@@ -133,8 +133,8 @@ impl<'a> Visit<'a> {
     }
 
     fn line_up(&mut self, id: WaitId) {
-        self.hub.note_first_waiter();
         let mut fds = self.hub.fds.borrow_mut();
+        self.hub.note_waiter(&fds);
         for direction in Direction::all_of(self.interest) {
             fds.line_up(self.token, direction, id);
         }

@@ -55,7 +55,7 @@ impl<'a> Wait<'a> {
         }
         hub.may_block();
         if !deadline.is_never() {
-            self.timer = Some(hub.timers.borrow_mut().insert(deadline, Due::Wait(self.id)));
+            self.timer = Some(hub.insert_timer(deadline, Due::Wait(self.id)));
         }
         hub.run_queue.borrow_mut().park(self.id, greenlet::current(), self.waits_for);
         let wake = hub.switch_away();

@@ -1,0 +1,43 @@
+//! When those that yield let the mainloop look at timers and descriptors.
+//!
+//! A hand-over by yielding takes nanoseconds, or as long as the greenlet runs between two yields. So
+//! if anyone waits for time or for the world, who yields counts turns: when there were as many as
+//! greenlets were runnable, it is the mainloop's turn. Chains of greenlets that wake each other are
+//! not cut so short, as a system call for each hand-over would be too dear there: they go on up to
+//! [`BUDGET`].
+
+use super::fd_table::FdTable;
+use super::{BUDGET, Due, Hub};
+use crate::clock::Deadline;
+use crate::timers::TimerId;
+
+impl Hub {
+    /// After how many turns who yields has timers and descriptors looked at: when all who are
+    /// runnable now have had theirs. With nothing to look at that would be a waste.
+    pub(super) fn round(&self) -> u32 {
+        if self.timers.borrow().is_empty() && !self.hears_of_others() {
+            return BUDGET;
+        }
+        let runnable = self.run_queue.borrow().len();
+        u32::try_from(runnable).unwrap_or(BUDGET).clamp(1, BUDGET)
+    }
+
+    /// Adds a timer: if there was none, those that yield have had no reason to let the mainloop look.
+    #[inline]
+    pub(super) fn insert_timer(&self, deadline: Deadline, due: Due) -> TimerId {
+        let mut timers = self.timers.borrow_mut();
+        if timers.is_empty() {
+            self.floor.set(BUDGET);
+        }
+        timers.insert(deadline, due)
+    }
+
+    /// Called before a wait for a descriptor: if nobody waited before, those that yield have had no
+    /// reason to let the mainloop look.
+    #[inline]
+    pub(super) fn note_waiter(&self, fds: &FdTable) {
+        if !fds.anyone_waits() {
+            self.floor.set(BUDGET);
+        }
+    }
+}
