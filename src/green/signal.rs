@@ -4,7 +4,7 @@
 //! signal may do all.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::clock::Deadline;
 use crate::hub::{Direction, Drained, Source};
@@ -71,6 +71,14 @@ impl Signals {
     pub fn wait(&self) -> io::Result<i32> {
         let read = |descriptor: &OwnedFd| Ok((signal::read(descriptor.as_fd())?, Drained::No));
         self.source.run(Direction::Read, |_| Deadline::NEVER, read)
+    }
+}
+
+/// A `signalfd` in non-blocking mode, readable while one of the signals is pending: for a loop of one's
+/// own, on a [`Poller`](crate::poller::Poller).
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.source.io().as_fd()
     }
 }
 
