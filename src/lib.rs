@@ -63,6 +63,10 @@ pub mod green;
 pub mod convenience;
 pub mod debug;
 
+#[cfg(stolon_faults)]
+#[doc(hidden)]
+pub use sys::trouble as faults;
+
 pub use greenthread::{GreenThread, sleep, spawn, spawn_n};
 
 /// The examples in the README are compiled and run.

@@ -12,6 +12,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::trouble::{self, Call};
+
 /// There is something to read, or a connection to accept.
 pub(crate) const IN: u32 = libc::EPOLLIN as u32;
 /// There is room to write.
@@ -106,7 +108,7 @@ pub(crate) fn wait(
     events: &mut [RawEvent],
     timeout_ns: Option<u64>,
 ) -> io::Result<usize> {
-    let result = match timeout_ns {
+    let result = trouble::fails(Call::Wait, None).and_then(|()| match timeout_ns {
         None => wait_ms(epoll, events, -1),
         Some(0) => wait_ms(epoll, events, 0),
         Some(timeout_ns) if PWAIT2_MISSING.load(Ordering::Relaxed) => {
@@ -119,7 +121,7 @@ pub(crate) fn wait(
             }
             result => result,
         },
-    };
+    });
     match result {
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
         result => result,
@@ -166,6 +168,11 @@ fn control(
     let mut event = libc::epoll_event { events: flags, u64: data };
     // SAFETY: the pointer is valid for reading one event, and is not kept after the call.
     syscall!(epoll_ctl(epoll.as_raw_fd(), operation, fd, &raw mut event))?;
+    if operation == libc::EPOLL_CTL_DEL {
+        trouble::watches_no_more(fd);
+    } else {
+        trouble::watches(epoll, fd, flags, data);
+    }
     Ok(())
 }
 

@@ -25,3 +25,8 @@ pub(crate) mod memory;
 pub(crate) mod net;
 pub(crate) mod signal;
 pub(crate) mod time;
+#[cfg(not(stolon_faults))]
+#[path = "no_trouble.rs"]
+pub(crate) mod trouble;
+#[cfg(stolon_faults)]
+pub mod trouble;

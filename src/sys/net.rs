@@ -6,6 +6,8 @@ use std::mem::{MaybeUninit, size_of};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use super::trouble::{self, Call};
+
 /// So many buffers the kernel reads into or writes from in one call; std passes on no more.
 pub(crate) const MAX_BUFFERS: usize = libc::UIO_MAXIOV as usize;
 
@@ -15,6 +17,7 @@ pub(crate) const MAX_BUFFERS: usize = libc::UIO_MAXIOV as usize;
 ///
 /// The kernel's.
 pub(crate) fn tcp_socket(addr: &SocketAddr) -> io::Result<OwnedFd> {
+    trouble::fails(Call::Socket, None)?;
     let family = match addr {
         SocketAddr::V4(_) => libc::AF_INET,
         SocketAddr::V6(_) => libc::AF_INET6,
@@ -34,8 +37,8 @@ pub(crate) fn tcp_socket(addr: &SocketAddr) -> io::Result<OwnedFd> {
 pub(crate) fn connect(socket: BorrowedFd<'_>, addr: &SocketAddr) -> io::Result<()> {
     let (storage, bytes) = encode(addr);
     // SAFETY: `storage` holds a socket address of `bytes` bytes.
-    syscall!(connect(socket.as_raw_fd(), (&raw const storage).cast(), bytes))?;
-    Ok(())
+    let result = syscall!(connect(socket.as_raw_fd(), (&raw const storage).cast(), bytes));
+    trouble::connected(result.map(drop))
 }
 
 /// Whether a `connect` that failed so is still under way.
@@ -103,6 +106,7 @@ pub(crate) fn is_of_one_connection(error: &io::Error) -> bool {
 ///
 /// The kernel's.
 pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
+    trouble::fails(Call::Accept, Some(listener))?;
     let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
     let mut bytes = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{SocketAddr, ToSocketAddrs, descriptor_conversions, each_addr, socket_accessors};
 use crate::clock::Deadline;
 use crate::hub::{self, Direction, Drained, Source};
-use crate::sys;
+use crate::sys::{self, trouble};
 
 /// A TCP connection, as [`std::net::TcpStream`]; reading, writing and connecting block only the
 /// green thread.
@@ -150,7 +150,10 @@ impl TcpStream {
     /// As [`Read::read`] of this type.
     pub fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         // What was peeked at is still there, however little it was.
-        self.run(Direction::Read, |io| Ok((io.peek(buf)?, Drained::No)))
+        self.run(Direction::Read, |io| {
+            let room = trouble::at_most(trouble::Call::Read, io.as_fd(), buf.len())?;
+            Ok((io.peek(&mut buf[..room])?, Drained::No))
+        })
     }
 
     /// Whether small packets are sent at once (`TCP_NODELAY`).
@@ -205,13 +208,15 @@ pub(super) fn not_zero(timeout: Option<Duration>) -> io::Result<Option<Duration>
 impl Read for &TcpStream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.run(Direction::Read, |mut io| {
-            let bytes = io.read(buf)?;
-            Ok((bytes, Drained::after(bytes, buf.len())))
+            let room = trouble::at_most(trouble::Call::Read, io.as_fd(), buf.len())?;
+            let bytes = io.read(&mut buf[..room])?;
+            Ok((bytes, Drained::after(bytes, room)))
         })
     }
 
     fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         self.run(Direction::Read, |mut io| {
+            trouble::fails(trouble::Call::Read, Some(io.as_fd()))?;
             let bytes = io.read_vectored(bufs)?;
             Ok((bytes, drained_after(bytes, bufs.iter().map(|buf| buf.len()))))
         })
@@ -221,13 +226,15 @@ impl Read for &TcpStream {
 impl Write for &TcpStream {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         self.run(Direction::Write, |mut io| {
-            let bytes = io.write(buf)?;
-            Ok((bytes, Drained::after(bytes, buf.len())))
+            let room = trouble::at_most(trouble::Call::Write, io.as_fd(), buf.len())?;
+            let bytes = io.write(&buf[..room])?;
+            Ok((bytes, Drained::after(bytes, room)))
         })
     }
 
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         self.run(Direction::Write, |mut io| {
+            trouble::fails(trouble::Call::Write, Some(io.as_fd()))?;
             let bytes = io.write_vectored(bufs)?;
             Ok((bytes, drained_after(bytes, bufs.iter().map(|buf| buf.len()))))
         })
