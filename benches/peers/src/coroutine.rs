@@ -52,8 +52,8 @@ pub fn contender<C: Ending>(figure: Figure) -> Result<Contender, String> {
             Ok(spawn_join::<C>(per_iteration, stacks?))
         }
         Figure::Stagger(_) => Err(String::from("of the machine layer only")),
-        Figure::Yield(_) => Err(String::from("no scheduler")),
-        Figure::Parked(_) => Err(String::from("measured in a process of its own")),
+        Figure::Yield(_) | Figure::ParkWake => Err(String::from("no scheduler")),
+        Figure::Parked(_) | Figure::Echo(_) => Err(String::from("measured in a process of its own")),
     }
 }
 

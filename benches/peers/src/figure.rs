@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::wake::PAIRS;
+
 /// One thing that is measured of stolon and of its peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Figure {
@@ -16,6 +18,9 @@ pub enum Figure {
     SpawnJoin(usize),
     Yield(usize),
     Parked(usize),
+    /// With so many connections.
+    Echo(usize),
+    ParkWake,
 }
 
 /// What of stolon a peer is compared with.
@@ -57,6 +62,8 @@ impl Figure {
             ("spawn_join", "one") => Self::SpawnJoin(1),
             ("spawn_join", _) => Self::SpawnJoin(detail.strip_prefix("batch")?.parse().ok()?),
             ("yield", _) => Self::Yield(count()?),
+            ("echo", _) => Self::Echo(count()?),
+            ("park_wake", "socketpair") => Self::ParkWake,
             ("parked_bytes", _) => Self::Parked(count()?),
             _ => return None,
         })
@@ -69,6 +76,8 @@ impl Figure {
             (Self::Machine | Self::Switch(_), _) => 2,
             (Self::Ring { count, .. }, Ours::GreenThread | Ours::HandOver) => count,
             (Self::Ring { count, .. } | Self::Stagger(count), _) => 2 * count,
+            (Self::ParkWake, _) => PAIRS,
+            (Self::Echo(_), _) => 1,
             (Self::SpawnJoin(count) | Self::Yield(count) | Self::Parked(count), _) => count,
         }
     }
@@ -85,6 +94,11 @@ impl Figure {
             (Self::SpawnJoin(1), Ours::GreenThread, "tokio") => 0.25,
             (Self::Yield(2), _, "tokio") => 0.1,
             (Self::Yield(2), _, "may") => 0.2,
+            (Self::ParkWake, _, "raw epoll") => 1.05,
+            (Self::Echo(50), _, "raw epoll") => 1.04,
+            (Self::Echo(1_000), _, "raw epoll") => 1.05,
+            (Self::Echo(50), _, "tokio") => 1.02,
+            (Self::Echo(_), _, "tokio" | "may" | "monoio (epoll)") => 1.0,
             _ => return None,
         })
     }
@@ -102,6 +116,8 @@ impl fmt::Display for Figure {
             Self::SpawnJoin(1) => write!(f, "spawn_join.one"),
             Self::SpawnJoin(count) => write!(f, "spawn_join.batch{count}"),
             Self::Yield(count) => write!(f, "yield.{count}"),
+            Self::Echo(count) => write!(f, "echo.{count}"),
+            Self::ParkWake => write!(f, "park_wake.socketpair"),
             Self::Parked(count) => write!(f, "parked_bytes.{count}"),
         }
     }

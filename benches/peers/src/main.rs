@@ -51,6 +51,7 @@
 mod bodies;
 mod coroutine;
 mod crowd;
+mod echo;
 mod figure;
 mod measure;
 mod parked;
@@ -58,6 +59,7 @@ mod peers;
 mod report;
 mod run;
 mod slab;
+mod wake;
 
 use std::process::ExitCode;
 
@@ -65,7 +67,7 @@ use figure::Figure;
 use report::Report;
 
 /// What runs when no figure is named.
-const ALL: [&str; 20] = [
+const ALL: [&str; 23] = [
     "switch.machine",
     "switch.flat",
     "switch.depth2",
@@ -83,6 +85,9 @@ const ALL: [&str; 20] = [
     "spawn_join.batch1000",
     "yield.2",
     "yield.1000",
+    "park_wake.socketpair",
+    "echo.50",
+    "echo.1000",
     "parked_bytes.10000",
     "parked_bytes.100000",
     "parked_bytes.1000000",
@@ -97,6 +102,12 @@ fn main() -> ExitCode {
         return match &names[1..] {
             [figure, peer] => parked::child(figure, peer),
             _ => fail("--child FIGURE PEER"),
+        };
+    }
+    if names.first().is_some_and(|name| name == "--serve") {
+        return match &names[1..] {
+            [server, core] => echo::child(server, core),
+            _ => fail("--serve NAME CORE"),
         };
     }
     let json = names.iter().any(|name| name == "--json");

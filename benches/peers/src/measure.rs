@@ -1,5 +1,6 @@
 //! Contenders take turns; each gets the median of its rounds.
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// How often each contender runs.
@@ -78,15 +79,37 @@ pub fn time(run: impl FnOnce()) -> Duration {
 /// Binds the calling thread, and those that it makes from now on, to one core: the last that it may
 /// use.
 pub fn pin() {
-    // SAFETY: a set of cores is plain data; the calls get its size and write no further.
+    if let Some(&last) = cores().last() {
+        pin_to(last);
+    }
+}
+
+/// As [`pin`], to a core by its number.
+pub fn pin_to(core: usize) {
+    // SAFETY: a set of cores is plain data; the call gets its size.
     unsafe {
-        let mut allowed: libc::cpu_set_t = std::mem::zeroed();
-        if libc::sched_getaffinity(0, size_of_val(&allowed), &mut allowed) != 0 {
-            return;
-        }
-        let last = (0..libc::CPU_SETSIZE as usize).rev().find(|&c| libc::CPU_ISSET(c, &allowed));
         let mut one: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(last.unwrap_or(0), &mut one);
+        libc::CPU_SET(core, &mut one);
         libc::sched_setaffinity(0, size_of_val(&one), &one);
     }
+}
+
+/// The first core that this process could use when it began.
+pub fn first_core() -> usize {
+    cores().first().copied().unwrap_or(0)
+}
+
+/// The cores that this process could use when it was first asked.
+fn cores() -> &'static [usize] {
+    static CORES: OnceLock<Vec<usize>> = OnceLock::new();
+    CORES.get_or_init(|| {
+        // SAFETY: a set of cores is plain data; the call gets its size and writes no further.
+        unsafe {
+            let mut allowed: libc::cpu_set_t = std::mem::zeroed();
+            if libc::sched_getaffinity(0, size_of_val(&allowed), &mut allowed) != 0 {
+                return Vec::new();
+            }
+            (0..libc::CPU_SETSIZE as usize).filter(|&c| libc::CPU_ISSET(c, &allowed)).collect()
+        }
+    })
 }

@@ -1,5 +1,6 @@
 //! Runs figures, one after the other, with all who take part.
 
+use crate::echo;
 use crate::figure::{Figure, Ours};
 use crate::measure::{self, Contender, Measured, ROUNDS};
 use crate::parked::{self, Cost};
@@ -9,6 +10,9 @@ use crate::report::{Report, Row};
 /// What one of those that wait may cost, in bytes, and all of them in mappings.
 const PARKED_BYTES: f64 = 4.7 * 1024.0;
 const PARKED_MAPPINGS: f64 = 99.0;
+
+/// The load takes part in what is measured here, and much else may: more rounds than elsewhere.
+const ECHO_ROUNDS: usize = 3 * ROUNDS;
 
 pub fn all(figures: &[Figure], report: &mut Report) {
     let mut externals = Vec::new();
@@ -26,6 +30,7 @@ pub fn all(figures: &[Figure], report: &mut Report) {
         eprintln!("{figure} ...");
         match figure {
             Figure::Parked(count) => memory(count, &externals, report),
+            Figure::Echo(count) => echoes(count, report),
             _ => duration(figure, &externals, report),
         }
     }
@@ -75,7 +80,9 @@ fn entrants(figure: Figure, externals: &[External]) -> Vec<(Ours, Option<&'stati
         Figure::Ring { shuffled: true, .. } => &[Ours::Greenlet, Ours::HandOver],
         Figure::Ring { .. } => &[Ours::Greenlet, Ours::HandOver, Ours::GreenThread],
         Figure::SpawnJoin(_) => &[Ours::Greenlet, Ours::GreenThread],
-        Figure::Yield(_) | Figure::Parked(_) => &[Ours::GreenThread],
+        Figure::Yield(_) | Figure::Parked(_) | Figure::ParkWake | Figure::Echo(_) => {
+            &[Ours::GreenThread]
+        }
     };
     let mut all: Vec<_> =
         forms.iter().map(|&ours| (ours, None, peers::ours(figure, ours))).collect();
@@ -114,6 +121,31 @@ fn rows(figure: Figure, entries: &[Entry], report: &mut Report) {
                 report.row(&Row::of_time(figure, form, ours, peer, theirs));
             }
         }
+    }
+}
+
+/// Compares stolon's server with the others by processor time and by latency.
+fn echoes(count: usize, report: &mut Report) {
+    let figure = Figure::Echo(count);
+    let (standings, failed) = echo::standings(count, ECHO_ROUNDS);
+    for (name, reason) in failed {
+        skip(figure, Some(name), &reason, report);
+    }
+    let Some(ours) = standings.iter().find(|standing| standing.name == "stolon") else { return };
+    for theirs in standings.iter().filter(|standing| standing.name != "stolon") {
+        let row = |name: String, ours, measured, target| Row {
+            name,
+            what: Ours::GreenThread.to_string(),
+            ours,
+            peer: theirs.name.to_owned(),
+            theirs: measured,
+            unit: "us",
+            target,
+        };
+        let target = figure.target(Ours::GreenThread, theirs.name);
+        report.row(&row(figure.to_string(), ours.cpu_us, theirs.cpu_us, target));
+        let target = (theirs.name == "raw epoll").then_some(1.1);
+        report.row(&row(format!("echo_p99.{count}"), ours.p99_us, theirs.p99_us, target));
     }
 }
 

@@ -1,5 +1,7 @@
 //! may, with one worker.
 
+use std::io::{self, Read, Write};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -90,6 +92,30 @@ fn member<const FRAME: bool>(crowd: Arc<Crowd>) -> JoinHandle<()> {
             yield_now();
         }
     })
+}
+
+/// Echoes for ever.
+pub fn serve(listener: TcpListener) -> io::Result<()> {
+    start();
+    let address = listener.local_addr()?;
+    // It cannot take over a listener of std's.
+    drop(listener);
+    let listener = may::net::TcpListener::bind(address)?;
+    let accepts = go!(move || -> io::Result<()> {
+        loop {
+            let (mut connection, _) = listener.accept()?;
+            connection.set_nodelay(true)?;
+            go!(move || {
+                let mut buffer = [0; 1024];
+                while let Ok(bytes @ 1..) = connection.read(&mut buffer) {
+                    if connection.write_all(&buffer[..bytes]).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    accepts.join().unwrap_or_else(|_| Err(io::Error::other("it panicked")))
 }
 
 /// Coroutines that are parked.

@@ -7,8 +7,10 @@ mod fiber;
 mod generator;
 mod machine;
 pub mod may;
+pub mod monoio;
+pub mod raw;
 pub mod stolon;
-mod tokio;
+pub mod tokio;
 
 use crate::coroutine;
 use crate::figure::{Figure, Ours};
@@ -30,7 +32,7 @@ pub struct Peer {
 }
 
 /// Those that are linked into this program.
-pub const PEERS: [Peer; 6] = [
+pub const PEERS: [Peer; 7] = [
     Peer {
         name: "corosensei",
         schedules: false,
@@ -57,6 +59,7 @@ pub const PEERS: [Peer; 6] = [
     },
     Peer { name: "may", schedules: true, contender: may::contender, park: may::park },
     Peer { name: "tokio", schedules: true, contender: tokio::contender, park: tokio::park },
+    Peer { name: "raw epoll", schedules: true, contender: raw::contender, park: raw::park },
 ];
 
 /// stolon's own contender.

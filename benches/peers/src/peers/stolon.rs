@@ -1,23 +1,28 @@
 //! stolon itself: greenlets that a driver resumes, greenlets that hand over to each other, and green
 //! threads.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::hint::black_box;
+use std::io::{self, Read, Write};
+use std::net::TcpListener;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use stolon::GreenThread;
+use stolon::green::{self, net::TcpStream};
 use stolon::greenlet::{self, Greenlet};
 use stolon::greenthread::Builder;
 
-use super::Made;
+use super::{Made, raw};
 use crate::bodies::{Body, Frame, Suspend, shuffle};
 use crate::coroutine::{self, Ending};
 use crate::crowd::Crowd;
 use crate::figure::{Figure, Ours};
 use crate::measure::{Batch, Contender, time};
 use crate::slab::{STACK_BYTES, Slot};
+use crate::wake::{MESSAGE, PAIRS, pair};
 
 /// A greenlet that a driver resumes.
 pub struct Coroutine(Greenlet<usize>);
@@ -154,6 +159,7 @@ pub fn green_threads(figure: Figure) -> Made {
         Figure::Ring { count, .. } => turns::<true>(count),
         Figure::Yield(count) => turns::<false>(count),
         Figure::SpawnJoin(count) => Box::new(move |iterations| Ok(spawn_join(iterations, count))),
+        Figure::ParkWake => park_wake(),
         _ => return Err(String::from("compared by greenlets")),
     };
     Ok(Contender::new(per_iteration, batch))
@@ -219,6 +225,86 @@ fn turns<const FRAME: bool>(count: usize) -> Batch {
 fn spawn<R: 'static>(run: impl FnOnce() -> R + 'static) -> GreenThread<R> {
     let thread = Builder::new().stack_bytes(STACK_BYTES).spawn(run);
     thread.unwrap_or_else(|e| panic!("no green thread: {e}"))
+}
+
+/// Echoes for ever.
+pub fn serve(listener: TcpListener) -> io::Result<()> {
+    let listener = green::net::TcpListener::from(listener);
+    loop {
+        let (mut connection, _) = listener.accept()?;
+        connection.set_nodelay(true)?;
+        stolon::spawn_n(move || {
+            let mut buffer = [0; 1024];
+            while let Ok(bytes @ 1..) = connection.read(&mut buffer) {
+                if connection.write_all(&buffer[..bytes]).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+/// The ends of pairs of sockets, with a green thread for each that reads messages from it.
+struct Readers {
+    nears: Vec<OwnedFd>,
+    threads: Vec<GreenThread<()>>,
+    arrived: Rc<Cell<usize>>,
+}
+
+impl Readers {
+    fn new() -> io::Result<Self> {
+        let arrived = Rc::new(Cell::new(0));
+        let (mut nears, mut threads) = (Vec::new(), Vec::new());
+        for _ in 0..PAIRS {
+            let (near, far) = pair()?;
+            nears.push(near);
+            let (mut far, arrived) = (TcpStream::from(far), Rc::clone(&arrived));
+            threads.push(spawn(move || {
+                let mut buffer = [0; 1024];
+                while let Ok(bytes @ 1..) = far.read(&mut buffer) {
+                    assert_eq!(bytes, MESSAGE.len());
+                    arrived.set(arrived.get() + 1);
+                }
+            }));
+        }
+        // Up to their first wait, and once through what the poller says at first.
+        (0..4).for_each(|_| stolon::sleep(Duration::ZERO));
+        Ok(Self { nears, threads, arrived })
+    }
+
+    /// A message to each, and turns for others until all have come.
+    fn round(&self) -> io::Result<()> {
+        self.arrived.set(0);
+        for near in &self.nears {
+            raw::send(near.as_raw_fd(), &MESSAGE)?;
+        }
+        while self.arrived.get() < PAIRS {
+            stolon::sleep(Duration::ZERO);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        self.nears.clear();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn park_wake() -> Batch {
+    let mut readers = None;
+    Box::new(move |rounds| {
+        let readers = match &mut readers {
+            Some(readers) => readers,
+            none => none.insert(Readers::new().map_err(|e| e.to_string())?),
+        };
+        let mut done = Ok(());
+        let took = time(|| done = (0..rounds).try_for_each(|_| readers.round()));
+        done.map(|()| took).map_err(|e| e.to_string())
+    })
 }
 
 /// Green threads that sleep.

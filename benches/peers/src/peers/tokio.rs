@@ -1,8 +1,12 @@
 //! tokio, on its current-thread runtime.
 
+use std::io;
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinHandle, yield_now};
 
@@ -75,6 +79,28 @@ fn turns<const FRAME: bool>(runtime: Runtime, count: usize) -> Batch {
         };
         runtime.block_on(async { tokio::spawn(leader).await }).map_err(|e| e.to_string())?
     })
+}
+
+/// Echoes for ever.
+pub fn serve(listener: TcpListener) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    Builder::new_current_thread().enable_io().build()?.block_on(async {
+        let listener = net::TcpListener::from_std(listener)?;
+        loop {
+            let (connection, _) = listener.accept().await?;
+            connection.set_nodelay(true)?;
+            tokio::spawn(echo(connection));
+        }
+    })
+}
+
+async fn echo(mut connection: net::TcpStream) {
+    let mut buffer = [0; 1024];
+    while let Ok(bytes @ 1..) = connection.read(&mut buffer).await {
+        if connection.write_all(&buffer[..bytes]).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Tasks that wait for nothing, without a timer.
