@@ -16,7 +16,8 @@ use crate::sys::epoll::{self, RawEvent};
 pub struct Token(u64);
 
 impl Token {
-    /// The one that no descriptor can have (both numbers are `u32::MAX`): the poller's own.
+    /// One that no descriptor can have (both numbers are `u32::MAX`), as none that has this slot: the
+    /// poller's own.
     pub const RESERVED: Token = Token(u64::MAX);
 
     /// The token of a slot and its generation.
@@ -223,15 +224,17 @@ impl Events {
         &mut self.buffer
     }
 
-    /// Takes over the first `len` that the kernel wrote, without the notification among them.
+    /// Takes over the first `len` that the kernel wrote, without those of the poller's own
+    /// descriptors among them.
     pub(super) fn filled(&mut self, len: usize) {
-        let notification = |raw: &RawEvent| raw.data() == Token::RESERVED.to_data();
+        let token = |raw: &RawEvent| Token::from_data(raw.data());
+        let own = |raw: &RawEvent| token(raw).slot() == Token::RESERVED.slot();
         self.len = len;
-        if let Some(index) = self.buffer[..len].iter().position(notification) {
+        while let Some(index) = self.buffer[..self.len].iter().position(own) {
+            self.notified |= token(&self.buffer[index]) == Token::RESERVED;
             // The last event takes its place; the order of events means nothing.
             self.len -= 1;
             self.buffer.swap(index, self.len);
-            self.notified = true;
         }
     }
 }

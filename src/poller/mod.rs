@@ -41,9 +41,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::sys::epoll;
+use crate::sys::{epoll, time};
 
+mod alarm;
 mod event;
+
+use alarm::Alarm;
 
 pub use event::{Event, Events, Interest, Iter, Token};
 
@@ -56,6 +59,7 @@ pub struct Poller {
     epoll: OwnedFd,
     /// Made by the first who asks for it, and watched from then on.
     waker: OnceLock<Waker>,
+    alarm: Alarm,
 }
 
 impl Poller {
@@ -65,7 +69,7 @@ impl Poller {
     ///
     /// When the process or the system is out of descriptors or memory.
     pub fn new() -> io::Result<Poller> {
-        Ok(Poller { epoll: epoll::create()?, waker: OnceLock::new() })
+        Ok(Poller { epoll: epoll::create()?, waker: OnceLock::new(), alarm: Alarm::default() })
     }
 
     /// Watches `fd` in both directions, edge-triggered: [`Interest::BOTH`]. Adding once is enough
@@ -79,7 +83,8 @@ impl Poller {
     /// As the kernel gives them, among others `EPERM` for what cannot be waited for, as it is
     /// always ready (regular files, directories), `EBADF` for a descriptor not open for input or
     /// output, `ELOOP` for a poller that would watch itself, and `ENOSPC` beyond
-    /// `/proc/sys/fs/epoll/max_user_watches`. `InvalidInput` for [`Token::RESERVED`].
+    /// `/proc/sys/fs/epoll/max_user_watches`. `InvalidInput` for a token whose slot is
+    /// `u32::MAX`.
     pub fn add(&self, fd: BorrowedFd<'_>, token: Token) -> io::Result<()> {
         self.add_with(fd, token, Interest::BOTH)
     }
@@ -135,10 +140,11 @@ impl Poller {
     /// (`None`: without limit; zero: looks and returns). What happened replaces what was in
     /// `events`.
     ///
-    /// It never returns empty-handed before the timeout because of rounding, and is as exact as the
-    /// kernel: to the nanosecond with `epoll_pwait2` (Linux 5.11), else to the next millisecond. It
-    /// does return empty-handed earlier when a signal handler has run, so that the caller can look
-    /// what it left; who has a deadline computes the rest of the time and waits again.
+    /// It never returns empty-handed before the timeout because of rounding, and returns as soon
+    /// after it as the processor is there: its end is watched as a descriptor of its own, which the
+    /// first timeout makes, as the kernel ends system calls some 50 us late. It does return
+    /// empty-handed earlier when a signal handler has run, so that the caller can look what it left;
+    /// who has a deadline computes the rest of the time and waits again.
     ///
     /// # Errors
     ///
@@ -147,9 +153,38 @@ impl Poller {
         // What does not fit is more than 584 years: without limit.
         let timeout_ns = timeout.and_then(|timeout| u64::try_from(timeout.as_nanos()).ok());
         events.clear();
-        let len = epoll::wait(self.as_fd(), events.buffer_mut(), timeout_ns)?;
-        events.filled(len);
-        Ok(())
+        match timeout_ns {
+            Some(timeout_ns) if timeout_ns > 0 => self.wait_for(events, timeout_ns),
+            _ => {
+                let len = epoll::wait(self.as_fd(), events.buffer_mut(), timeout_ns)?;
+                events.filled(len);
+                Ok(())
+            }
+        }
+    }
+
+    /// [`wait`](Poller::wait) with a timeout, in stretches; `events` is empty.
+    fn wait_for(&self, events: &mut Events, timeout_ns: u64) -> io::Result<()> {
+        let mut now_ns = time::monotonic_ns();
+        let end_ns = now_ns.saturating_add(timeout_ns);
+        loop {
+            let left_ns = end_ns - now_ns;
+            let stretch_ns = alarm::stretch(left_ns);
+            if stretch_ns == left_ns {
+                self.alarm.set(self.as_fd(), now_ns, end_ns);
+            }
+            let len = epoll::wait(self.as_fd(), events.buffer_mut(), Some(stretch_ns))?;
+            events.filled(len);
+            if !events.is_empty() || events.is_notified() {
+                return Ok(());
+            }
+            let stretch_end_ns = now_ns + stretch_ns;
+            now_ns = time::monotonic_ns();
+            let interrupted = len == 0 && now_ns < stretch_end_ns;
+            if interrupted || now_ns >= end_ns {
+                return Ok(());
+            }
+        }
     }
 
     /// Ends the wait of another thread, or the next one if nobody waits:
@@ -213,10 +248,11 @@ impl Waker {
     }
 }
 
-/// Refuses the token that the poller uses itself.
+/// Refuses the tokens that the poller uses itself.
 fn check(token: Token) -> io::Result<()> {
-    if token == Token::RESERVED {
-        let reason = "Token::RESERVED names the poller's own descriptor; no other can have it";
+    if token.slot() == Token::RESERVED.slot() {
+        let reason =
+            "the slot u32::MAX is that of the poller's own descriptors; no other can have it";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
     }
     Ok(())

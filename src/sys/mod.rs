@@ -25,6 +25,7 @@ pub(crate) mod memory;
 pub(crate) mod net;
 pub(crate) mod signal;
 pub(crate) mod time;
+pub(crate) mod timerfd;
 #[cfg(not(stolon_faults))]
 #[path = "no_trouble.rs"]
 pub(crate) mod trouble;
