@@ -103,10 +103,14 @@ fn a_far_timeout_arms_no_alarm_until_it_is_near() {
             watched.cut_short(Duration::from_secs(30));
         }
         assert_eq!(watched.alarm(), None);
-        let start = Instant::now();
-        assert!(watched.wait(ms(40)).is_empty());
-        assert!(start.elapsed() >= ms(40));
-        assert!(watched.alarm().is_some(), "it was waited for to the end");
+        // On a machine with much else to do, what is left may be over when it is looked at.
+        let armed = (0..1_000).any(|_| {
+            let start = Instant::now();
+            assert!(watched.wait(ms(40)).is_empty());
+            assert!(start.elapsed() >= ms(40));
+            watched.alarm().is_some()
+        });
+        assert!(armed, "an alarm for the end");
     });
 }
 
@@ -155,8 +159,10 @@ fn without_a_descriptor_for_the_alarm_a_wait_ends_all_the_same() {
         assert!(fs::read_to_string("/proc/self/fdinfo/0").is_err(), "descriptors were to be had");
         return;
     }
-    let output = child::run("without_a_descriptor_for_the_alarm_a_wait_ends_all_the_same");
-    assert!(output.status.success(), "{}", child::text_of(&output));
+    leak::alone(|| {
+        let output = child::run("without_a_descriptor_for_the_alarm_a_wait_ends_all_the_same");
+        assert!(output.status.success(), "{}", child::text_of(&output));
+    });
 }
 
 #[test]
