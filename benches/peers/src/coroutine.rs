@@ -52,8 +52,13 @@ pub fn contender<C: Ending>(figure: Figure) -> Result<Contender, String> {
             Ok(spawn_join::<C>(per_iteration, stacks?))
         }
         Figure::Stagger(_) => Err(String::from("of the machine layer only")),
-        Figure::Yield(_) | Figure::ParkWake => Err(String::from("no scheduler")),
-        Figure::Parked(_) | Figure::Echo(_) => Err(String::from("measured in a process of its own")),
+        Figure::Yield(_) | Figure::ParkWake | Figure::Overshoot => {
+            Err(String::from("no scheduler"))
+        }
+        Figure::TimerCancel { .. } | Figure::TimerFire(_) => Err(String::from("no timers")),
+        Figure::Parked(_) | Figure::Echo(_) | Figure::TimerBytes(_) => {
+            Err(String::from("measured in a process of its own"))
+        }
     }
 }
 

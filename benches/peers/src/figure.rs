@@ -21,6 +21,14 @@ pub enum Figure {
     /// With so many connections.
     Echo(usize),
     ParkWake,
+    /// Beside so many that are pending.
+    TimerCancel {
+        count: usize,
+        early: bool,
+    },
+    TimerFire(usize),
+    TimerBytes(usize),
+    Overshoot,
 }
 
 /// What of stolon a peer is compared with.
@@ -34,6 +42,8 @@ pub enum Ours {
     HandOver,
     /// Green threads.
     GreenThread,
+    /// What the hub keeps its timers in, by itself.
+    Timers,
 }
 
 impl fmt::Display for Ours {
@@ -43,6 +53,7 @@ impl fmt::Display for Ours {
             Self::Greenlet => "greenlet",
             Self::HandOver => "greenlet, hand-over",
             Self::GreenThread => "green thread",
+            Self::Timers => "timers",
         })
     }
 }
@@ -63,6 +74,18 @@ impl Figure {
             ("spawn_join", _) => Self::SpawnJoin(detail.strip_prefix("batch")?.parse().ok()?),
             ("yield", _) => Self::Yield(count()?),
             ("echo", _) => Self::Echo(count()?),
+            ("sleep", "overshoot_1ms") => Self::Overshoot,
+            ("timer", _) => {
+                let (what, count) = detail.split_once('.')?;
+                let count = count.parse().ok().filter(|&count| count > 0)?;
+                match what {
+                    "insert_cancel" => Self::TimerCancel { count, early: false },
+                    "insert_cancel_early" => Self::TimerCancel { count, early: true },
+                    "insert_fire" => Self::TimerFire(count),
+                    "bytes" => Self::TimerBytes(count),
+                    _ => return None,
+                }
+            }
             ("park_wake", "socketpair") => Self::ParkWake,
             ("parked_bytes", _) => Self::Parked(count()?),
             _ => return None,
@@ -77,7 +100,8 @@ impl Figure {
             (Self::Ring { count, .. }, Ours::GreenThread | Ours::HandOver) => count,
             (Self::Ring { count, .. } | Self::Stagger(count), _) => 2 * count,
             (Self::ParkWake, _) => PAIRS,
-            (Self::Echo(_), _) => 1,
+            (Self::Echo(_) | Self::Overshoot, _) => 1,
+            (Self::TimerCancel { .. } | Self::TimerFire(_) | Self::TimerBytes(_), _) => 1,
             (Self::SpawnJoin(count) | Self::Yield(count) | Self::Parked(count), _) => count,
         }
     }
@@ -94,6 +118,9 @@ impl Figure {
             (Self::SpawnJoin(1), Ours::GreenThread, "tokio") => 0.25,
             (Self::Yield(2), _, "tokio") => 0.1,
             (Self::Yield(2), _, "may") => 0.2,
+            (Self::TimerCancel { count: 1_000_000, early: false }, _, "tokio Sleep") => 0.15,
+            (Self::TimerCancel { count: 1_000_000, early: false }, _, "DelayQueue") => 0.5,
+            (Self::TimerFire(1_000_000), _, "tokio Sleep") => 0.5,
             (Self::ParkWake, _, "raw epoll") => 1.05,
             (Self::Echo(50), _, "raw epoll") => 1.04,
             (Self::Echo(1_000), _, "raw epoll") => 1.05,
@@ -117,6 +144,13 @@ impl fmt::Display for Figure {
             Self::SpawnJoin(count) => write!(f, "spawn_join.batch{count}"),
             Self::Yield(count) => write!(f, "yield.{count}"),
             Self::Echo(count) => write!(f, "echo.{count}"),
+            Self::TimerCancel { count, early } => {
+                let early = if *early { "_early" } else { "" };
+                write!(f, "timer.insert_cancel{early}.{count}")
+            }
+            Self::TimerFire(count) => write!(f, "timer.insert_fire.{count}"),
+            Self::TimerBytes(count) => write!(f, "timer.bytes.{count}"),
+            Self::Overshoot => write!(f, "sleep.overshoot_1ms"),
             Self::ParkWake => write!(f, "park_wake.socketpair"),
             Self::Parked(count) => write!(f, "parked_bytes.{count}"),
         }

@@ -59,6 +59,7 @@ mod peers;
 mod report;
 mod run;
 mod slab;
+mod timer;
 mod wake;
 
 use std::process::ExitCode;
@@ -67,7 +68,7 @@ use figure::Figure;
 use report::Report;
 
 /// What runs when no figure is named.
-const ALL: [&str; 23] = [
+const ALL: [&str; 28] = [
     "switch.machine",
     "switch.flat",
     "switch.depth2",
@@ -85,6 +86,11 @@ const ALL: [&str; 23] = [
     "spawn_join.batch1000",
     "yield.2",
     "yield.1000",
+    "timer.insert_cancel.1000000",
+    "timer.insert_cancel_early.1000000",
+    "timer.insert_fire.1000000",
+    "timer.bytes.1000000",
+    "sleep.overshoot_1ms",
     "park_wake.socketpair",
     "echo.50",
     "echo.1000",

@@ -52,14 +52,22 @@ pub fn child(figure: &str, peer: &str) -> ExitCode {
     }
 }
 
+/// Makes so many that wait.
+type Park = fn(usize) -> Result<(), String>;
+
 fn measure(figure: &str, peer: &str) -> Result<Cost, String> {
-    let Some(Figure::Parked(count)) = Figure::parse(figure) else {
-        return Err(format!("{figure} is not measured in a process of its own"));
-    };
-    let park = match PEERS.iter().find(|other| other.name == peer) {
-        Some(peer) => peer.park,
-        None if peer == "stolon" => peers::stolon::park,
-        None => return Err(format!("nobody is called {peer}")),
+    let nobody = || format!("nobody is called {peer}");
+    let (park, count) = match Figure::parse(figure) {
+        Some(Figure::Parked(count)) if peer == "stolon" => (peers::stolon::park as Park, count),
+        Some(Figure::Parked(count)) => {
+            let peer = PEERS.iter().find(|other| other.name == peer);
+            (peer.ok_or_else(nobody)?.park, count)
+        }
+        Some(Figure::TimerBytes(count)) => {
+            let peer = peers::TIMERS.iter().find(|(name, _)| *name == peer);
+            (peer.ok_or_else(nobody)?.1, count)
+        }
+        _ => return Err(format!("{figure} is not measured in a process of its own")),
     };
     let no_proc = || String::from("/proc/self cannot be read");
     let before = Cost::now().ok_or_else(no_proc)?;
@@ -68,10 +76,10 @@ fn measure(figure: &str, peer: &str) -> Result<Cost, String> {
     Ok(Cost { bytes: after.bytes - before.bytes, mappings: after.mappings - before.mappings })
 }
 
-/// The cost of `count` of a peer's that wait, measured by this program in another process.
-pub fn cost(count: usize, peer: &str) -> Result<Cost, String> {
+/// The cost of all of a peer's that wait in a figure, measured by this program in another process.
+pub fn cost(figure: Figure, peer: &str) -> Result<Cost, String> {
     let this = std::env::current_exe().map_err(|e| e.to_string())?;
-    let figure = Figure::Parked(count).to_string();
+    let figure = figure.to_string();
     cost_by(Command::new(this).args(["--child", &figure, peer]))
 }
 

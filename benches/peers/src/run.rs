@@ -11,6 +11,12 @@ use crate::report::{Report, Row};
 const PARKED_BYTES: f64 = 4.7 * 1024.0;
 const PARKED_MAPPINGS: f64 = 99.0;
 
+/// What a pending timer may take, in bytes.
+const TIMER_BYTES: f64 = 64.0;
+
+/// By how much a sleep of 1 ms may be too long, in nanoseconds.
+const OVERSHOOT_NS: f64 = 45_000.0;
+
 /// The load takes part in what is measured here, and much else may: more rounds than elsewhere.
 const ECHO_ROUNDS: usize = 3 * ROUNDS;
 
@@ -22,7 +28,7 @@ pub fn all(figures: &[Figure], report: &mut Report) {
             Err((name, reason)) => report.skipped("all", name, &reason),
         }
     }
-    if figures.iter().any(|figure| !matches!(figure, Figure::Parked(_))) {
+    if figures.iter().any(|figure| !matches!(figure, Figure::Parked(_) | Figure::TimerBytes(_))) {
         peers::may::start();
         measure::pin();
     }
@@ -30,6 +36,7 @@ pub fn all(figures: &[Figure], report: &mut Report) {
         eprintln!("{figure} ...");
         match figure {
             Figure::Parked(count) => memory(count, &externals, report),
+            Figure::TimerBytes(count) => timer_memory(count, report),
             Figure::Echo(count) => echoes(count, report),
             _ => duration(figure, &externals, report),
         }
@@ -66,6 +73,13 @@ fn duration(figure: Figure, externals: &[External], report: &mut Report) {
         });
     }
     rows(figure, &entries, report);
+    if let (Figure::Overshoot, Some(first)) = (figure, entries.first()) {
+        let ours = first.contender.measured();
+        let target = Measured { median: OVERSHOOT_NS, noise: 0.0 };
+        let mut row = Row::of_time(figure, Ours::GreenThread, ours, "(target)", target);
+        row.target = Some(1.0);
+        report.row(&row);
+    }
 }
 
 fn skip(figure: Figure, peer: Option<&str>, reason: &str, report: &mut Report) {
@@ -80,9 +94,13 @@ fn entrants(figure: Figure, externals: &[External]) -> Vec<(Ours, Option<&'stati
         Figure::Ring { shuffled: true, .. } => &[Ours::Greenlet, Ours::HandOver],
         Figure::Ring { .. } => &[Ours::Greenlet, Ours::HandOver, Ours::GreenThread],
         Figure::SpawnJoin(_) => &[Ours::Greenlet, Ours::GreenThread],
-        Figure::Yield(_) | Figure::Parked(_) | Figure::ParkWake | Figure::Echo(_) => {
-            &[Ours::GreenThread]
-        }
+        Figure::TimerCancel { .. } | Figure::TimerBytes(_) => &[Ours::Timers],
+        Figure::TimerFire(_) => &[Ours::Timers, Ours::GreenThread],
+        Figure::Overshoot
+        | Figure::Yield(_)
+        | Figure::Parked(_)
+        | Figure::ParkWake
+        | Figure::Echo(_) => &[Ours::GreenThread],
     };
     let mut all: Vec<_> =
         forms.iter().map(|&ours| (ours, None, peers::ours(figure, ours))).collect();
@@ -92,6 +110,7 @@ fn entrants(figure: Figure, externals: &[External]) -> Vec<(Ours, Option<&'stati
     }
     let form = |schedules| match figure {
         Figure::Machine => Ours::Machine,
+        Figure::TimerCancel { .. } | Figure::TimerFire(_) => Ours::Timers,
         _ if schedules => Ours::GreenThread,
         _ => Ours::Greenlet,
     };
@@ -116,10 +135,42 @@ fn rows(figure: Figure, entries: &[Entry], report: &mut Report) {
         if peer == "corosensei" && matches!(figure, Figure::Ring { .. }) {
             forms.push(Ours::HandOver);
         }
+        if peer == "tokio Sleep" && matches!(figure, Figure::TimerFire(_)) {
+            forms.push(Ours::GreenThread);
+        }
         for form in forms {
             if let Some(ours) = measured(form) {
                 report.row(&Row::of_time(figure, form, ours, peer, theirs));
             }
+        }
+    }
+}
+
+/// Compares what a pending timer takes.
+fn timer_memory(count: usize, report: &mut Report) {
+    let figure = Figure::TimerBytes(count);
+    let row = |ours, peer: &str, theirs, target| Row {
+        name: figure.to_string(),
+        what: Ours::Timers.to_string(),
+        ours,
+        peer: peer.to_owned(),
+        theirs,
+        unit: "bytes",
+        target,
+    };
+    let mut ours = None;
+    for (name, _) in peers::TIMERS {
+        let costs = (0..ROUNDS).map(|_| parked::cost(figure, name));
+        let bytes = costs.map(|cost| cost.map(|cost| cost.bytes / count as f64)).collect();
+        match (bytes, ours) {
+            (Err(reason), _) => skip(figure, Some(name), &reason, report),
+            (Ok(bytes), None) => {
+                let measured = Measured::of(bytes);
+                ours = Some(measured);
+                let target = Measured { median: TIMER_BYTES, noise: 0.0 };
+                report.row(&row(measured, "(target)", target, Some(1.0)));
+            }
+            (Ok(bytes), Some(ours)) => report.row(&row(ours, name, Measured::of(bytes), None)),
         }
     }
 }
@@ -166,7 +217,7 @@ fn memory(count: usize, externals: &[External], report: &mut Report) {
     let mut parkers: Vec<Parker<'_>> = names
         .map(|peer| Parker {
             peer,
-            cost: Box::new(move || parked::cost(count, peer)),
+            cost: Box::new(move || parked::cost(figure, peer)),
             samples: Vec::new(),
         })
         .collect();
@@ -225,7 +276,7 @@ fn memory_rows(count: usize, parkers: &[Parker<'_>], report: &mut Report) {
 }
 
 /// Why not to try: the machine has not enough memory for so many.
-fn too_much(count: usize) -> Option<String> {
+pub fn too_much(count: usize) -> Option<String> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = info.lines().find(|line| line.starts_with("MemAvailable:"))?;
     let available = line.split_whitespace().nth(1)?.parse::<f64>().ok()? * 1024.0;

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpListener;
+use std::os::fd::{FromRawFd, IntoRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use crate::bodies::Frame;
 use crate::crowd::Crowd;
 use crate::figure::{Figure, Ours};
 use crate::measure::{Batch, Contender, time};
+use crate::timer::{NAP, all_as_median, overshoot};
 
 /// Each of its stacks takes two mappings, of 65,530 that a process may have.
 const MOST: usize = 10_000;
@@ -38,6 +40,13 @@ pub fn contender(figure: Figure) -> Made {
         Figure::Ring { count, .. } => Box::new(move |rounds| turns::<true>(rounds, count)),
         Figure::Yield(count) => Box::new(move |rounds| turns::<false>(rounds, count)),
         Figure::SpawnJoin(count) => Box::new(move |iterations| spawn_join(iterations, count)),
+        Figure::Overshoot => Box::new(|iterations| {
+            let naps = go!(move || {
+                let nap = || may::coroutine::sleep(NAP);
+                all_as_median((0..iterations).map(|_| overshoot(nap)).collect())
+            });
+            naps.join().map_err(|_| String::from("it panicked"))
+        }),
         _ => return Err(String::from("has no direct switch: see yield")),
     };
     Ok(Contender::new(per_iteration, batch))
@@ -97,10 +106,8 @@ fn member<const FRAME: bool>(crowd: Arc<Crowd>) -> JoinHandle<()> {
 /// Echoes for ever.
 pub fn serve(listener: TcpListener) -> io::Result<()> {
     start();
-    let address = listener.local_addr()?;
-    // It cannot take over a listener of std's.
-    drop(listener);
-    let listener = may::net::TcpListener::bind(address)?;
+    // SAFETY: the descriptor is the listener's, which gives it away.
+    let listener = unsafe { may::net::TcpListener::from_raw_fd(listener.into_raw_fd()) };
     let accepts = go!(move || -> io::Result<()> {
         loop {
             let (mut connection, _) = listener.accept()?;

@@ -9,7 +9,9 @@ mod machine;
 pub mod may;
 pub mod monoio;
 pub mod raw;
+mod sleep;
 pub mod stolon;
+pub mod timers;
 pub mod tokio;
 
 use crate::coroutine;
@@ -32,7 +34,7 @@ pub struct Peer {
 }
 
 /// Those that are linked into this program.
-pub const PEERS: [Peer; 7] = [
+pub const PEERS: [Peer; 9] = [
     Peer {
         name: "corosensei",
         schedules: false,
@@ -59,8 +61,23 @@ pub const PEERS: [Peer; 7] = [
     },
     Peer { name: "may", schedules: true, contender: may::contender, park: may::park },
     Peer { name: "tokio", schedules: true, contender: tokio::contender, park: tokio::park },
-    Peer { name: "raw epoll", schedules: true, contender: raw::contender, park: raw::park },
+    Peer { name: "tokio Sleep", schedules: true, contender: sleep::contender, park: no_greenlets },
+    Peer {
+        name: "DelayQueue",
+        schedules: true,
+        contender: sleep::queue_contender,
+        park: no_greenlets,
+    },
+    Peer { name: "raw epoll", schedules: true, contender: raw::contender, park: no_greenlets },
 ];
+
+fn no_greenlets(_: usize) -> Result<(), String> {
+    Err(String::from("has nothing of the kind"))
+}
+
+/// Those whose pending timers are counted in bytes, stolon first.
+pub const TIMERS: [(&str, fn(usize) -> Result<(), String>); 3] =
+    [("stolon", timers::park), ("tokio Sleep", sleep::park), ("DelayQueue", sleep::queue_park)];
 
 /// stolon's own contender.
 pub fn ours(figure: Figure, ours: Ours) -> Made {
@@ -70,6 +87,7 @@ pub fn ours(figure: Figure, ours: Ours) -> Made {
         }
         (Figure::Stagger(count), Ours::Machine) => machine::stagger(count, 16),
         (_, Ours::HandOver) => stolon::hand_over(figure),
+        (_, Ours::Timers) => timers::contender(figure),
         (_, Ours::GreenThread) => stolon::green_threads(figure),
         _ => coroutine::contender::<stolon::Coroutine>(figure),
     }

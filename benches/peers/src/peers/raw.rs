@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::Made;
 use crate::figure::{Figure, Ours};
 use crate::measure::{Contender, time};
+use crate::timer::{NAP, all_as_median, overshoot};
 use crate::wake::{MESSAGE, PAIRS, pair};
 
 /// An epoll instance, and room for what a wait brings.
@@ -34,6 +35,17 @@ impl Epoll {
         let added =
             unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &mut event) };
         checked(added as isize).map(drop)
+    }
+
+    /// Waits for a nap, with a timeout in nanoseconds.
+    fn nap(&self) {
+        let timeout = libc::timespec { tv_sec: 0, tv_nsec: NAP.subsec_nanos().into() };
+        let mut event = libc::epoll_event { events: 0, u64: 0 };
+        let none = std::ptr::null::<libc::sigset_t>();
+        let fd = self.fd.as_raw_fd();
+        // SAFETY: the pointers are valid for writing one event and reading one `timespec`; a null
+        // signal mask is allowed.
+        unsafe { libc::syscall(libc::SYS_epoll_pwait2, fd, &raw mut event, 1, &timeout, none, 0) };
     }
 
     /// Waits at most so many milliseconds, and returns the data and flags of what has happened.
@@ -70,13 +82,19 @@ pub fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
 
 pub fn contender(figure: Figure) -> Made {
     match figure {
+        Figure::Overshoot => overshoots().map_err(|e| e.to_string()),
         Figure::ParkWake => park_wake().map_err(|e| e.to_string()),
         _ => Err(String::from("nothing but descriptors")),
     }
 }
 
-pub fn park(_: usize) -> Result<(), String> {
-    Err(String::from("nothing but descriptors"))
+/// Waits for an epoll instance in which nothing happens.
+fn overshoots() -> io::Result<Contender> {
+    let epoll = Epoll::new()?;
+    let batch = move |iterations| {
+        Ok(all_as_median((0..iterations).map(|_| overshoot(|| epoll.nap())).collect()))
+    };
+    Ok(Contender::new(Figure::Overshoot.per_iteration(Ours::GreenThread), Box::new(batch)))
 }
 
 /// A message to each of the pairs, and a wait until all have come.

@@ -15,6 +15,7 @@ use stolon::green::{self, net::TcpStream};
 use stolon::greenlet::{self, Greenlet};
 use stolon::greenthread::Builder;
 
+use super::timers::{laps, per_lap};
 use super::{Made, raw};
 use crate::bodies::{Body, Frame, Suspend, shuffle};
 use crate::coroutine::{self, Ending};
@@ -22,6 +23,7 @@ use crate::crowd::Crowd;
 use crate::figure::{Figure, Ours};
 use crate::measure::{Batch, Contender, time};
 use crate::slab::{STACK_BYTES, Slot};
+use crate::timer::{IN_FLIGHT, NAP, all_as_median, far, overshoot, processor_time};
 use crate::wake::{MESSAGE, PAIRS, pair};
 
 /// A greenlet that a driver resumes.
@@ -160,6 +162,11 @@ pub fn green_threads(figure: Figure) -> Made {
         Figure::Yield(count) => turns::<false>(count),
         Figure::SpawnJoin(count) => Box::new(move |iterations| Ok(spawn_join(iterations, count))),
         Figure::ParkWake => park_wake(),
+        Figure::TimerFire(count) => naps(count)?,
+        Figure::Overshoot => Box::new(|iterations| {
+            let nap = || stolon::sleep(NAP);
+            Ok(all_as_median((0..iterations).map(|_| overshoot(nap)).collect()))
+        }),
         _ => return Err(String::from("compared by greenlets")),
     };
     Ok(Contender::new(per_iteration, batch))
@@ -244,44 +251,47 @@ pub fn serve(listener: TcpListener) -> io::Result<()> {
     }
 }
 
-/// The ends of pairs of sockets, with a green thread for each that reads messages from it.
+/// The ends of pairs of sockets, with a green thread for each that reads messages from it. The last
+/// one of a round wakes the driver, by a message more.
 struct Readers {
     nears: Vec<OwnedFd>,
     threads: Vec<GreenThread<()>>,
-    arrived: Rc<Cell<usize>>,
+    bell: TcpStream,
 }
 
 impl Readers {
     fn new() -> io::Result<Self> {
         let arrived = Rc::new(Cell::new(0));
         let (mut nears, mut threads) = (Vec::new(), Vec::new());
+        let (ringer, bell) = pair()?;
+        let ringer = Rc::new(ringer);
         for _ in 0..PAIRS {
             let (near, far) = pair()?;
             nears.push(near);
             let (mut far, arrived) = (TcpStream::from(far), Rc::clone(&arrived));
+            let ringer = Rc::clone(&ringer);
             threads.push(spawn(move || {
                 let mut buffer = [0; 1024];
                 while let Ok(bytes @ 1..) = far.read(&mut buffer) {
                     assert_eq!(bytes, MESSAGE.len());
-                    arrived.set(arrived.get() + 1);
+                    arrived.set((arrived.get() + 1) % PAIRS);
+                    if arrived.get() == 0 {
+                        raw::send(ringer.as_raw_fd(), &MESSAGE).expect("there is room");
+                    }
                 }
             }));
         }
         // Up to their first wait, and once through what the poller says at first.
         (0..4).for_each(|_| stolon::sleep(Duration::ZERO));
-        Ok(Self { nears, threads, arrived })
+        Ok(Self { nears, threads, bell: TcpStream::from(bell) })
     }
 
-    /// A message to each, and turns for others until all have come.
-    fn round(&self) -> io::Result<()> {
-        self.arrived.set(0);
+    /// A message to each, and a wait until all have come.
+    fn round(&mut self) -> io::Result<()> {
         for near in &self.nears {
             raw::send(near.as_raw_fd(), &MESSAGE)?;
         }
-        while self.arrived.get() < PAIRS {
-            stolon::sleep(Duration::ZERO);
-        }
-        Ok(())
+        self.bell.read_exact(&mut [0; MESSAGE.len()])
     }
 }
 
@@ -305,6 +315,36 @@ fn park_wake() -> Batch {
         let took = time(|| done = (0..rounds).try_for_each(|_| readers.round()));
         done.map(|()| took).map_err(|e| e.to_string())
     })
+}
+
+/// Green threads that nap, again and again, beside so many that sleep for long; by processor time.
+fn naps(count: usize) -> Result<Batch, String> {
+    if let Some(reason) = crate::run::too_much(count) {
+        return Err(reason);
+    }
+    let mut sleepers = None;
+    Ok(Box::new(move |iterations| {
+        if sleepers.is_none() {
+            let sleeper = |after| spawn(move || stolon::sleep(after));
+            sleepers = Some(Sleepers(far().take(count).map(sleeper).collect()));
+            stolon::sleep(Duration::ZERO);
+        }
+        let start = processor_time();
+        let napper = |_| spawn(move || (0..laps(iterations)).for_each(|_| stolon::sleep(NAP)));
+        for thread in (0..IN_FLIGHT).map(napper).collect::<Vec<_>>() {
+            thread.wait();
+        }
+        Ok(per_lap(processor_time() - start, iterations))
+    }))
+}
+
+/// Killed when this is dropped, as a million take their room.
+struct Sleepers(Vec<GreenThread<()>>);
+
+impl Drop for Sleepers {
+    fn drop(&mut self) {
+        self.0.iter().for_each(GreenThread::kill);
+    }
 }
 
 /// Green threads that sleep.
