@@ -60,6 +60,7 @@ impl Registration {
     ///
     /// When the descriptor was closed; and when another greenlet waits in this direction already,
     /// or was woken and has not had its turn yet, unless they may line up.
+    #[inline]
     fn may_go_ahead(&self, direction: Direction, place: Option<&Place<'_>>) -> io::Result<bool> {
         let mut fds = self.hub.fds.borrow_mut();
         let lines_up = fds.lines_up;
@@ -236,6 +237,7 @@ impl<S: AsFd> Source<S> {
         Ok(())
     }
 
+    #[inline(always)]
     fn spend_io(&self) {
         match self.registration.get() {
             Some(registration) => registration.hub.spend_io(),

@@ -146,7 +146,11 @@ impl Hub {
         }
         let mut fds = self.fds.borrow_mut();
         for event in events.iter() {
-            for wait in fds.dispatch(&event).into_iter().flatten() {
+            let [reader, writer] = fds.dispatch(&event);
+            if let Some(wait) = reader {
+                self.wake(wait, Wake::Ready);
+            }
+            if let Some(wait) = writer {
                 self.wake(wait, Wake::Ready);
             }
         }

@@ -215,6 +215,7 @@ impl Hub {
     }
 
     /// Called before the current greenlet parks.
+    #[inline]
     fn may_block(&self) {
         greenlet::raise_pending_kill();
         let in_mainloop = self.in_mainloop.get();
@@ -340,11 +341,17 @@ impl Hub {
 
     /// Counts an operation that is about to be tried; too many in a row without waiting give others
     /// a turn.
+    #[inline]
     pub(crate) fn spend_io(self: &Rc<Self>) {
         match self.io_budget.get().checked_sub(1) {
             Some(left) => self.io_budget.set(left),
-            None => self.yield_now(),
+            None => self.io_is_spent(),
         }
+    }
+
+    #[cold]
+    fn io_is_spent(self: &Rc<Self>) {
+        self.yield_now();
     }
 }
 

@@ -65,7 +65,7 @@ impl<'a> Wait<'a> {
         wake
     }
 
-    #[inline]
+    #[inline(always)]
     fn cancel_timer(&self) {
         if let Some(timer) = self.timer {
             self.hub.timers.borrow_mut().cancel(timer);

@@ -88,7 +88,7 @@ mod tests {
             left -= stretch(left);
             stretches += 1;
         }
-        assert_eq!(stretches, 4);
+        assert_eq!(stretches, 3);
     }
 
     #[test]
