@@ -21,6 +21,14 @@
 //! | `spawn_join.one` | make one with an empty body, run it, end it |
 //! | `spawn_join.batchN` | the same, N at a time |
 //! | `yield.N` | one turn through the scheduler, N runnable |
+//! | `timer.insert_cancel.N` | set a timeout and cancel the one that was set 1,000 before, beside N that are pending and due earlier: requests that are answered in time, beside idle connections with the same limit |
+//! | `timer.insert_cancel_early.N` | the same, due before the N: a short limit beside long ones |
+//! | `timer.insert_fire.N` | a timer that is set and fires in 1 ms, of 1,000 that do, beside N that are due much later |
+//! | `timer.bytes.N` | bytes of each of N pending timers, beside what waits for them |
+//! | `sleep.overshoot_1ms` | by how much a sleep of 1 ms is too long, with nothing else to do; the median |
+//! | `park_wake.socketpair` | a message of 64 bytes to one of 512 descriptors that are waited for, its sending included |
+//! | `echo.N` | the server's processor time for a request of 64 bytes over loopback TCP, by N connections, in us |
+//! | `echo_p99.N` | of the same run: the time that 99 of 100 answers took at most, in us |
 //! | `parked_bytes.N` | bytes of each of N that wait: RSS and page tables; and mappings added |
 //!
 //! # What is compared with what
@@ -42,6 +50,30 @@
 //!
 //! The members of a crowd that yields count their turns, so a scheduler that does not run all of
 //! them in turn is found out, and not measured.
+//!
+//! *Timers* are those of `stolon::timers`, which the hub has one set of, and a *call* is one of
+//! `stolon::hub::schedule_call_global`: what a timeout is made of, the reading of the clock included. In
+//! `timer.insert_cancel` the timers and both peers are told moments, and no clock is read. tokio's
+//! `Sleep` is made in a place that is there, polled once, and dropped; it is a millisecond exact, stolon
+//! a nanosecond. In `timer.insert_fire` the timers have a clock that is set by hand, and the others'
+//! figure is processor time, the waiting not counted: green threads and tokio's tasks that sleep for
+//! 1 ms again and again, turns included, and a `DelayQueue` whose items are put in again. There are as
+//! many green threads that sleep for long as timers stay pending, if there is the memory.
+//!
+//! `sleep.overshoot_1ms` has beside it a bare `epoll_pwait2` with the thread's timer slack as it is.
+//!
+//! In `echo` every server is a process bound to the first core, all of them are there at the same time,
+//! and they take turns of 0.4 s under load from this process, which is bound to the last core. Each
+//! connection has one request under way. *raw epoll* is a loop by hand: edge-triggered, each descriptor
+//! added once, a short read means drained. So are the loops of `park_wake.socketpair`, where stolon has
+//! a green thread for each descriptor, and the last of them to have its message wakes the sender by one
+//! more. To count stolon's system calls:
+//!
+//! ```text
+//! strace -c -f target/release/peers --serve stolon 0
+//! ```
+//!
+//! prints the port, and counts what it is sent.
 //!
 //! A round runs each contender once, for some 30 ms; the figure is the median over all rounds, the
 //! ratio that of medians, and *noise* the middle half of the rounds as a part of the median. The

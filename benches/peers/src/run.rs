@@ -94,7 +94,8 @@ fn entrants(figure: Figure, externals: &[External]) -> Vec<(Ours, Option<&'stati
         Figure::Ring { shuffled: true, .. } => &[Ours::Greenlet, Ours::HandOver],
         Figure::Ring { .. } => &[Ours::Greenlet, Ours::HandOver, Ours::GreenThread],
         Figure::SpawnJoin(_) => &[Ours::Greenlet, Ours::GreenThread],
-        Figure::TimerCancel { .. } | Figure::TimerBytes(_) => &[Ours::Timers],
+        Figure::TimerCancel { .. } => &[Ours::Timers, Ours::Call],
+        Figure::TimerBytes(_) => &[Ours::Timers],
         Figure::TimerFire(_) => &[Ours::Timers, Ours::GreenThread],
         Figure::Overshoot
         | Figure::Yield(_)
@@ -137,6 +138,9 @@ fn rows(figure: Figure, entries: &[Entry], report: &mut Report) {
         }
         if peer == "tokio Sleep" && matches!(figure, Figure::TimerFire(_)) {
             forms.push(Ours::GreenThread);
+        }
+        if matches!(figure, Figure::TimerCancel { .. }) {
+            forms.push(Ours::Call);
         }
         for form in forms {
             if let Some(ours) = measured(form) {

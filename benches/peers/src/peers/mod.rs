@@ -88,6 +88,7 @@ pub fn ours(figure: Figure, ours: Ours) -> Made {
         (Figure::Stagger(count), Ours::Machine) => machine::stagger(count, 16),
         (_, Ours::HandOver) => stolon::hand_over(figure),
         (_, Ours::Timers) => timers::contender(figure),
+        (_, Ours::Call) => stolon::calls(figure),
         (_, Ours::GreenThread) => stolon::green_threads(figure),
         _ => coroutine::contender::<stolon::Coroutine>(figure),
     }

@@ -2,6 +2,7 @@
 //! threads.
 
 use std::cell::{Cell, OnceCell};
+use std::collections::VecDeque;
 use std::hint::black_box;
 use std::io::{self, Read, Write};
 use std::net::TcpListener;
@@ -14,6 +15,7 @@ use stolon::GreenThread;
 use stolon::green::{self, net::TcpStream};
 use stolon::greenlet::{self, Greenlet};
 use stolon::greenthread::Builder;
+use stolon::hub;
 
 use super::timers::{laps, per_lap};
 use super::{Made, raw};
@@ -23,7 +25,7 @@ use crate::crowd::Crowd;
 use crate::figure::{Figure, Ours};
 use crate::measure::{Batch, Contender, time};
 use crate::slab::{STACK_BYTES, Slot};
-use crate::timer::{IN_FLIGHT, NAP, all_as_median, far, overshoot, processor_time};
+use crate::timer::{IN_FLIGHT, NAP, all_as_median, far, overshoot, processor_time, timeout};
 use crate::wake::{MESSAGE, PAIRS, pair};
 
 /// A greenlet that a driver resumes.
@@ -336,6 +338,43 @@ fn naps(count: usize) -> Result<Batch, String> {
         }
         Ok(per_lap(processor_time() - start, iterations))
     }))
+}
+
+/// Calls that are scheduled and cancelled, beside so many that stay.
+pub fn calls(figure: Figure) -> Made {
+    let Figure::TimerCancel { count, early } = figure else {
+        return Err(String::from("timers only"));
+    };
+    let mut calls = None;
+    let batch = move |iterations| {
+        let schedule = |after| hub::schedule_call_global(after, || ());
+        let Calls { in_flight, .. } = calls.get_or_insert_with(|| Calls {
+            stay: far().take(count).map(schedule).collect(),
+            in_flight: (0..IN_FLIGHT).map(|_| schedule(timeout(early))).collect(),
+        });
+        Ok(time(|| {
+            for _ in 0..iterations {
+                in_flight.push_back(schedule(timeout(early)));
+                let oldest = in_flight.pop_front().expect("the queue never runs dry");
+                black_box(oldest.cancel());
+            }
+        }))
+    };
+    Ok(Contender::new(figure.per_iteration(Ours::Call), Box::new(batch)))
+}
+
+/// Cancelled when this is dropped.
+struct Calls {
+    stay: Vec<hub::Timer>,
+    in_flight: VecDeque<hub::Timer>,
+}
+
+impl Drop for Calls {
+    fn drop(&mut self) {
+        for call in self.stay.iter().chain(&self.in_flight) {
+            call.cancel();
+        }
+    }
 }
 
 /// Killed when this is dropped, as a million take their room.
