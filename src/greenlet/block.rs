@@ -20,6 +20,7 @@ use std::rc::Rc;
 
 use super::handle::{Handle, Link};
 use super::local::Locals;
+use super::pending::Pending;
 use super::thread::Thread;
 use super::transfer;
 use crate::arch::{self, Context};
@@ -69,8 +70,7 @@ pub(super) struct Block {
     /// The number of its newest turn (`Greenlet::begin_turn`). Goes on from greenlet to greenlet.
     pub(super) turn: Cell<u32>,
     pub(super) stage: Cell<Stage>,
-    /// Whether it was killed when it could not unwind.
-    pub(super) kill_is_pending: Cell<bool>,
+    pub(super) pending: Pending,
     pub(super) at_exit: Cell<AtExit>,
     /// How many [`Link`]s there are.
     pub(super) links: Cell<usize>,
@@ -105,7 +105,7 @@ impl Block {
             place,
             turn: Cell::new(turn),
             stage: Cell::new(Stage::Dead),
-            kill_is_pending: Cell::new(false),
+            pending: Pending::default(),
             at_exit: Cell::new(AtExit::Dropped),
             links: Cell::new(0),
             parent: Cell::new(None),
@@ -136,7 +136,7 @@ impl Block {
     pub(super) fn clear(&self) {
         self.name.set(None);
         self.stack.set(None);
-        self.kill_is_pending.set(false);
+        self.pending.clear();
         self.at_exit.set(AtExit::Dropped);
         self.awaits_really.set(None);
         self.locals.clear();

@@ -58,7 +58,7 @@ pub(super) fn end(victim: &Link) {
         // The panic hook has reported it. Its destructor might panic.
         Arrival::Throw(payload) => std::mem::forget(payload),
         Arrival::Kill if can_unwind => resume_unwind(Box::new(GreenletExit)),
-        Arrival::Kill => thread::current().kill_is_pending.set(true),
+        Arrival::Kill => thread::current().pending.set_kill(true),
     }
 }
 

@@ -87,6 +87,7 @@ mod generator;
 mod handle;
 mod introspect;
 mod local;
+mod pending;
 mod scheduling;
 mod scope;
 mod thread;
@@ -110,7 +111,8 @@ use handle::Handle;
 pub use introspect::all;
 pub use local::Local;
 pub(crate) use scheduling::{
-    Acquaintance, current_unless_killed, is_thread_alive, raise_pending_kill, root,
+    Acquaintance, current_undisturbed, has_pending, has_timeouts, is_thread_alive,
+    raise_pending_kill, root, set_has_timeouts,
 };
 pub use scope::{Scope, scope};
 pub use tracing::{TraceEvent, Tracer, cleartrace, gettrace, settrace};

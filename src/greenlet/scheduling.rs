@@ -3,6 +3,7 @@
 use super::block::AtExit;
 use super::exit;
 use super::handle::Link;
+use super::pending::Pending;
 use super::transfer::{self, Signal};
 use super::{Greenlet, SwitchError, thread, throw};
 use crate::arch;
@@ -48,7 +49,7 @@ impl<T: 'static> Greenlet<T> {
 
     /// Whether it was killed when it could not unwind, and has not been since.
     pub(crate) fn has_pending_kill(&self) -> bool {
-        self.handle.kill_is_pending.get()
+        self.handle.pending.kill()
     }
 
     /// Has this greenlet unwound when its thread exits. Its code must hold no reference into a
@@ -112,13 +113,34 @@ impl<T: 'static> Greenlet<T> {
     }
 }
 
-/// The current greenlet, if the thread has one yet and no late kill waits for it to block.
+/// The current greenlet, if the thread has one yet and it has nothing to look after before it
+/// blocks.
 #[inline(always)]
-pub(crate) fn current_unless_killed<T: 'static>() -> Option<Greenlet<T>> {
-    if transfer::is_kill_pending() {
+pub(crate) fn current_undisturbed<T: 'static>() -> Option<Greenlet<T>> {
+    if has_pending() {
         return None;
     }
     transfer::try_current().map(Greenlet::from_handle)
+}
+
+/// Whether the current greenlet has something to look after before it blocks: a late kill, or
+/// timeouts.
+#[inline(always)]
+pub(crate) fn has_pending() -> bool {
+    transfer::is_pending(Pending::any)
+}
+
+/// Whether the current greenlet has a note that it has timeouts.
+pub(crate) fn has_timeouts() -> bool {
+    transfer::is_pending(Pending::timeouts)
+}
+
+/// Makes that note, or takes it away.
+pub(crate) fn set_has_timeouts(has_some: bool) {
+    transfer::is_pending(|pending| {
+        pending.set_timeouts(has_some);
+        has_some
+    });
 }
 
 /// The root of this thread's greenlets: the one that runs on the thread's own stack.

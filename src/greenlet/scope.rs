@@ -225,7 +225,7 @@ impl Scope<'_, '_> {
                     Arrival::Throw(payload) if raised.is_none() => raised = Some(payload),
                     // Its destructor might panic.
                     Arrival::Throw(payload) => mem::forget(payload),
-                    Arrival::Kill => thread::current().kill_is_pending.set(true),
+                    Arrival::Kill => thread::current().pending.set_kill(true),
                 }
             }
             if !member.has_ended() {

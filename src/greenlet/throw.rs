@@ -16,6 +16,7 @@ use std::panic::resume_unwind;
 
 use super::block::{Block, Stage};
 use super::handle::{Handle, Link};
+use super::pending::Pending;
 use super::tracing;
 use super::transfer::{self, Arrival, Signal};
 use super::tree::nearest_living_ancestor;
@@ -131,7 +132,7 @@ pub(super) fn raise<T>(arrival: Arrival<T>) -> Result<T, SwitchError<T>> {
         Arrival::Throw(payload) => resume_unwind(payload),
         Arrival::Kill => {
             if let Some(current) = transfer::try_current() {
-                current.kill_is_pending.set(true);
+                current.pending.set_kill(true);
             }
             raise_pending_kill();
             Err(SwitchError::Exited)
@@ -145,9 +146,9 @@ pub(super) fn raise<T>(arrival: Arrival<T>) -> Result<T, SwitchError<T>> {
 /// destructor.
 #[inline]
 pub(super) fn raise_pending_kill() {
-    if transfer::is_kill_pending() && !std::thread::panicking() {
+    if transfer::is_pending(Pending::kill) && !std::thread::panicking() {
         if let Some(current) = transfer::try_current() {
-            current.kill_is_pending.set(false);
+            current.pending.set_kill(false);
         }
         resume_unwind(Box::new(GreenletExit));
     }

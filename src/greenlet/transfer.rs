@@ -22,6 +22,7 @@ use std::ptr;
 
 use super::block::Block;
 use super::handle::{Handle, Link};
+use super::pending::Pending;
 use super::throw::raise;
 use super::tracing;
 use super::tree::nearest_living_ancestor;
@@ -332,12 +333,12 @@ pub(super) fn signal<T: 'static>(to: &Link, signal: Signal) -> Arrival<T> {
     unsafe { Arrival::receive(word, event) }
 }
 
-/// Whether a kill reached the current greenlet when it could not unwind.
+/// Asks the current greenlet, if the thread has one, what it has to look after before it blocks.
 #[inline(always)]
-pub(super) fn is_kill_pending() -> bool {
+pub(super) fn is_pending(what: impl FnOnce(&Pending) -> bool) -> bool {
     let current = current_ptr();
     // SAFETY: the current greenlet's block is alive (`try_current`).
-    !current.is_null() && unsafe { (*current).kill_is_pending.get() }
+    !current.is_null() && what(unsafe { &(*current).pending })
 }
 
 /// Leaves the current greenlet for `to`, and returns what it is next resumed with.

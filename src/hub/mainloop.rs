@@ -57,6 +57,7 @@ impl Hub {
                 self.run_ready();
             }
             self.kill_late();
+            self.set_late_alarms();
             if self.closed.get() {
                 // Told to end when it could not unwind, as a destructor waits that never ends.
                 return Wake::Ended;

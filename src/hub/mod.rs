@@ -26,6 +26,7 @@
 //!   green ----'                 '--> mainloop <---------'  queue empty, budget spent, one to be started
 //! ```
 
+mod alarms;
 mod call_table;
 mod calls;
 pub mod channel;
@@ -34,6 +35,7 @@ mod fairness;
 mod fd;
 mod fd_table;
 mod fork;
+mod line;
 mod mainloop;
 mod registration;
 mod remote;
@@ -53,6 +55,7 @@ use crate::clock::{Clock, Deadline, Time};
 use crate::greenlet::{self, Greenlet, SwitchError};
 use crate::poller::{Events, Poller};
 use crate::timers::Timers;
+pub(crate) use alarms::{Alarm, MakePayload};
 use call_table::{Calls, Due};
 use calls::ErrorHook;
 pub use calls::{
@@ -63,6 +66,7 @@ pub(crate) use current::{current, existing, try_current, yield_now};
 pub(crate) use fd::{Drained, Source};
 pub(crate) use fd_table::Direction;
 use fd_table::FdTable;
+pub(crate) use line::{Line, Ticket};
 use remote::Remote;
 pub(crate) use remote::job;
 pub use remote::{HubGone, HubHandle, JoinHandle, Waiter, Waker, handle};
@@ -118,6 +122,8 @@ pub(crate) struct Hub {
     in_mainloop: Cell<bool>,
     /// Who was killed and could not unwind.
     late_kills: RefCell<Vec<Greenlet<Wake>>>,
+    /// Alarms that nobody may be woken by as somebody unwinds.
+    late_alarms: RefCell<Vec<Rc<alarms::Parked>>>,
     /// Hand-overs that are left before the mainloop's turn.
     budget: Cell<u32>,
     /// With no more hand-overs left than this, whoever yields has the mainloop run.
@@ -152,6 +158,7 @@ impl Hub {
             mainloop: RefCell::new(None),
             in_mainloop: Cell::new(false),
             late_kills: RefCell::default(),
+            late_alarms: RefCell::default(),
             // Without one, each hand-over goes through the mainloop.
             budget: Cell::new(if is_shuffled { 0 } else { BUDGET }),
             floor: Cell::new(0),
@@ -258,15 +265,18 @@ impl Hub {
             return;
         }
         self.may_block();
+        self.raise_due_alarm();
         let have_all_had_a_turn =
             self.budget.get() <= self.floor.get() || self.run_queue.borrow().is_empty();
-        let _wait = Wait::stand_in_queue(&self);
+        let wait = Wait::stand_in_queue(&self);
         if have_all_had_a_turn {
             self.floor.set(ROUND_IS_OVER);
             self.switch_to(None);
         } else {
             self.switch_away();
         }
+        drop(wait);
+        self.raise_due_alarm();
     }
 
     /// Leaves the current greenlet, which is parked or stands in the queue; returns why it runs

@@ -69,6 +69,18 @@ pub(crate) enum WaitsFor {
     Room,
     /// The other end of a stream in memory to write or read.
     MemoryStream,
+    /// An event to be sent.
+    Event,
+    /// A permit of a semaphore.
+    Permit,
+    /// Room for a permit in a capped semaphore.
+    RoomForPermit,
+    /// An item of a queue.
+    Item,
+    /// Room in a queue, or somebody to take the item.
+    RoomForItem,
+    /// All items of a queue to be done.
+    TasksDone,
 }
 
 impl fmt::Display for WaitsFor {
@@ -85,6 +97,12 @@ impl fmt::Display for WaitsFor {
             Self::Message => write!(f, "a message on a channel"),
             Self::Room => write!(f, "room on a channel"),
             Self::MemoryStream => write!(f, "the other end of a stream in memory"),
+            Self::Event => write!(f, "an event to be sent"),
+            Self::Permit => write!(f, "a permit of a semaphore"),
+            Self::RoomForPermit => write!(f, "room for a permit in a semaphore"),
+            Self::Item => write!(f, "an item of a queue"),
+            Self::RoomForItem => write!(f, "room in a queue"),
+            Self::TasksDone => write!(f, "the items of a queue to be done"),
         }
     }
 }
@@ -215,7 +233,7 @@ impl RunQueue {
             if first.turn() != reason.turn || !first.is_active() {
                 return None;
             }
-            let current = greenlet::current_unless_killed()?;
+            let current = greenlet::current_undisturbed()?;
             let turn = current.begin_turn();
             Some((current, Reason { turn, wake: Wake::Ready }))
         })?;

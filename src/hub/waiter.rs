@@ -45,15 +45,23 @@ impl<'a> Wait<'a> {
     ///
     /// # Panics
     ///
-    /// With a kill that reached the greenlet when it could not unwind. When the current greenlet is
-    /// the hub's own loop. And with a report of all that wait, in the main greenlet, when nothing
-    /// can ever wake any of them.
-    pub(crate) fn park(mut self, deadline: Deadline) -> Wake {
+    /// With a kill that reached the greenlet when it could not unwind, and with what its timeouts
+    /// raise. When the current greenlet is the hub's own loop. And with a report of all that wait, in
+    /// the main greenlet, when nothing can ever wake any of them.
+    pub(crate) fn park(self, deadline: Deadline) -> Wake {
         let hub = self.hub;
         if hub.closed.get() {
             return Wake::Closed;
         }
+        let has_pending = greenlet::has_pending();
         hub.may_block();
+        if has_pending { hub.park_with_alarms(self, deadline) } else { self.park_until(deadline) }
+    }
+
+    /// [`park`](Self::park), when nothing speaks against it.
+    #[inline]
+    pub(super) fn park_until(mut self, deadline: Deadline) -> Wake {
+        let hub = self.hub;
         if !deadline.is_never() {
             self.timer = Some(hub.insert_timer(deadline, Due::Wait(self.id)));
         }

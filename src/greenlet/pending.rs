@@ -1,0 +1,51 @@
+//! What a greenlet has to look after before it next blocks in a hub. Almost always nothing, and
+//! then one comparison of a byte says so.
+
+use std::cell::Cell;
+
+/// It was killed when it could not unwind.
+const KILL: u8 = 1;
+
+/// It has timeouts, which its hub knows.
+const TIMEOUTS: u8 = 2;
+
+/// The greenlet's notes to itself.
+#[derive(Default)]
+pub(super) struct Pending(Cell<u8>);
+
+impl Pending {
+    /// Whether there is anything.
+    #[inline(always)]
+    pub(super) fn any(&self) -> bool {
+        self.0.get() != 0
+    }
+
+    /// Whether it was killed when it could not unwind, and has not been since.
+    #[inline(always)]
+    pub(super) fn kill(&self) -> bool {
+        self.0.get() & KILL != 0
+    }
+
+    /// Whether it has timeouts.
+    pub(super) fn timeouts(&self) -> bool {
+        self.0.get() & TIMEOUTS != 0
+    }
+
+    pub(super) fn set_kill(&self, is_pending: bool) {
+        self.set(KILL, is_pending);
+    }
+
+    pub(super) fn set_timeouts(&self, are_pending: bool) {
+        self.set(TIMEOUTS, are_pending);
+    }
+
+    #[inline]
+    pub(super) fn clear(&self) {
+        self.0.set(0);
+    }
+
+    fn set(&self, what: u8, is_pending: bool) {
+        let others = self.0.get() & !what;
+        self.0.set(if is_pending { others | what } else { others });
+    }
+}
