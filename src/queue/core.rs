@@ -1,0 +1,369 @@
+//! What all queues do: a store of items, a line of those who wait for one, and a line of those who
+//! wait for room, each with its item.
+//!
+//! Items that are there, in the store or in the hands of a putter, are *available*. Getters from the
+//! front of their line are *called* (taken out of it and woken) while fewer are called than items
+//! available. A called getter takes an item when its turn comes. If `get_nowait` has been quicker, it
+//! goes back to its old place in the line. If it is killed instead, the next one is called. So no item
+//! is ever on its way: it is in the store, with its putter, or with who got it.
+//!
+//! A putter's item goes into the store, or to a getter, from its place in the line, and the putter is
+//! taken out of the line and woken. So who finds itself out of the line has put its item.
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::fmt;
+use std::time::Duration;
+
+use super::store::Store;
+use super::{Empty, Full, TooManyDone};
+use crate::hub::{self, Line, Ticket, Wait, WaitId, WaitsFor, Wake};
+
+pub(super) struct Core<S: Store> {
+    state: RefCell<State<S>>,
+    /// Who waits until all items are done.
+    joiners: RefCell<Line<WaitId>>,
+    unfinished: Cell<usize>,
+}
+
+struct State<S: Store> {
+    store: S,
+    /// None: no limit.
+    maxsize: Option<usize>,
+    getters: Line<WaitId>,
+    /// How many getters were called and have not run since.
+    called: usize,
+    putters: Line<Putter<S::Item>>,
+}
+
+struct Putter<T> {
+    wait: WaitId,
+    item: T,
+}
+
+impl<S: Store> State<S> {
+    #[inline]
+    fn has_room(&self) -> bool {
+        self.maxsize.is_none_or(|maxsize| self.store.len() < maxsize)
+    }
+
+    #[inline]
+    fn available(&self) -> usize {
+        self.store.len() + self.putters.len()
+    }
+}
+
+impl<S: Store> Core<S> {
+    pub(super) fn new(maxsize: Option<usize>) -> Self {
+        let (getters, putters) = (Line::new(), Line::new());
+        let state = State { store: S::new(), maxsize, getters, called: 0, putters };
+        Self { state: RefCell::new(state), joiners: RefCell::default(), unfinished: Cell::new(0) }
+    }
+
+    /// Only `Ord` of the user's ever runs while it is borrowed.
+    #[inline]
+    fn state(&self) -> RefMut<'_, State<S>> {
+        let state = self.state.try_borrow_mut();
+        state.expect("a priority queue cannot be used while it compares its items")
+    }
+
+    /// Puts an item into the store.
+    #[inline]
+    fn store(&self, state: &mut State<S>, item: S::Item) {
+        // First, as a comparison of items may panic, and the item stays in the store then.
+        self.unfinished.set(self.unfinished.get() + 1);
+        state.store.push(item);
+    }
+
+    /// Moves items of putters into the store, as far as there is room.
+    fn admit(&self, state: &mut State<S>) {
+        while state.has_room() {
+            let Some(Putter { wait, item }) = state.putters.take_first() else { break };
+            wake(wait);
+            self.store(state, item);
+        }
+    }
+
+    /// Calls getters, as far as there are items for them.
+    #[inline]
+    fn call(&self, state: &mut State<S>) {
+        while state.called < state.available() {
+            let Some(getter) = state.getters.take_first() else { break };
+            state.called += 1;
+            wake(getter);
+        }
+    }
+
+    /// Takes an item out, if any is available.
+    #[inline]
+    fn take(&self, state: &mut State<S>) -> Option<S::Item> {
+        if let Some(item) = state.store.pop() {
+            if !state.putters.is_empty() {
+                self.admit(state);
+            }
+            return Some(item);
+        }
+        let Putter { wait, item } = state.putters.take_first()?;
+        self.unfinished.set(self.unfinished.get() + 1);
+        wake(wait);
+        Some(item)
+    }
+
+    pub(super) fn put_nowait(&self, item: S::Item) -> Result<(), Full<S::Item>> {
+        let mut state = self.state();
+        // Who waits in the line has no item yet, and needs no room for this one.
+        if !state.has_room() && state.getters.is_empty() {
+            return Err(Full(item));
+        }
+        self.store(&mut state, item);
+        self.call(&mut state);
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn put(
+        &self,
+        item: S::Item,
+        timeout: Option<Duration>,
+    ) -> Result<(), Full<S::Item>> {
+        let mut state = self.state();
+        if state.has_room() {
+            self.store(&mut state, item);
+            self.call(&mut state);
+            return Ok(());
+        }
+        drop(state);
+        self.wait_to_put(item, timeout)
+    }
+
+    fn wait_to_put(&self, item: S::Item, timeout: Option<Duration>) -> Result<(), Full<S::Item>> {
+        let Some(hub) = hub::current() else { return nobody_waits(timeout, Err(Full(item))) };
+        let wait = Wait::begin(&hub, WaitsFor::RoomForItem);
+        let mut state = self.state();
+        let ticket = state.putters.join(Putter { wait: wait.id(), item });
+        self.call(&mut state);
+        drop(state);
+        let putting = Putting { core: self, ticket };
+        let wake = wait.park(hub.deadline_after(timeout));
+        match putting.leave() {
+            None => Ok(()),
+            Some(item) if wake == Wake::Closed => nobody_waits(timeout, Err(Full(item))),
+            Some(item) => Err(Full(item)),
+        }
+    }
+
+    pub(super) fn get_nowait(&self) -> Result<S::Item, Empty> {
+        self.take(&mut self.state()).ok_or(Empty)
+    }
+
+    #[inline]
+    pub(super) fn get(&self, timeout: Option<Duration>) -> Result<S::Item, Empty> {
+        let mut state = self.state();
+        // As many as were called are spoken for.
+        if state.available() > state.called {
+            return self.take(&mut state).ok_or(Empty);
+        }
+        drop(state);
+        self.wait_to_get(timeout)
+    }
+
+    fn wait_to_get(&self, timeout: Option<Duration>) -> Result<S::Item, Empty> {
+        let Some(hub) = hub::current() else { return nobody_waits(timeout, Err(Empty)) };
+        let deadline = hub.deadline_after(timeout);
+        let mut ticket = None;
+        loop {
+            let wait = Wait::begin(&hub, WaitsFor::Item);
+            let getting = Getting::new(self, ticket, wait.id());
+            ticket = Some(getting.ticket);
+            let wake = wait.park(deadline);
+            let was_called = getting.end();
+            if was_called {
+                if let Some(item) = self.take(&mut self.state()) {
+                    return Ok(item);
+                }
+            }
+            match wake {
+                // Somebody was quicker. It keeps its place.
+                Wake::Ready => {}
+                Wake::Closed => return nobody_waits(timeout, Err(Empty)),
+                _ => return Err(Empty),
+            }
+        }
+    }
+
+    pub(super) fn qsize(&self) -> usize {
+        let state = self.state();
+        let stored = state.store.len();
+        // What goes from hand to hand lies in the store until its getter runs.
+        if state.maxsize == Some(0) { stored.saturating_sub(state.called) } else { stored }
+    }
+
+    pub(super) fn maxsize(&self) -> Option<usize> {
+        self.state().maxsize
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        let size = self.qsize();
+        self.maxsize().is_some_and(|maxsize| size >= maxsize)
+    }
+
+    pub(super) fn resize(&self, maxsize: Option<usize>) {
+        let mut state = self.state();
+        state.maxsize = maxsize;
+        self.admit(&mut state);
+    }
+
+    pub(super) fn putting(&self) -> usize {
+        self.state().putters.len()
+    }
+
+    pub(super) fn getting(&self) -> usize {
+        let state = self.state();
+        state.getters.len() + state.called
+    }
+
+    pub(super) fn unfinished(&self) -> usize {
+        self.unfinished.get()
+    }
+
+    pub(super) fn task_done(&self) -> Result<(), TooManyDone> {
+        let left = self.unfinished.get().checked_sub(1).ok_or(TooManyDone)?;
+        self.unfinished.set(left);
+        if left == 0 {
+            let next = || self.joiners.borrow_mut().take_first();
+            while let Some(joiner) = next() {
+                wake(joiner);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all were done in time.
+    pub(super) fn join(&self, timeout: Option<Duration>) -> bool {
+        if self.unfinished.get() == 0 {
+            return true;
+        }
+        let Some(hub) = hub::current() else { return nobody_waits(timeout, false) };
+        let wait = Wait::begin(&hub, WaitsFor::TasksDone);
+        let joiners = &self.joiners;
+        let ticket = joiners.borrow_mut().join(wait.id());
+        let joining = Joining { joiners, ticket, is_over: false };
+        let wake = wait.park(hub.deadline_after(timeout));
+        let all_done = joining.end();
+        if !all_done && wake == Wake::Closed { nobody_waits(timeout, false) } else { all_done }
+    }
+
+    pub(super) fn debug(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct(name)
+            .field("maxsize", &self.maxsize())
+            .field("qsize", &self.qsize())
+            .field("getting", &self.getting())
+            .field("putting", &self.putting())
+            .finish_non_exhaustive()
+    }
+}
+
+#[inline]
+fn wake(wait: WaitId) {
+    if let Some(hub) = hub::current() {
+        hub.wake(wait, Wake::Ready);
+    }
+}
+
+/// What a wait comes to while the thread exits.
+fn nobody_waits<R>(timeout: Option<Duration>, in_vain: R) -> R {
+    assert!(timeout.is_some(), "cannot wait for a queue: this thread is exiting");
+    in_vain
+}
+
+/// A getter's wait, until it is over: it may be killed, before or after it was called.
+struct Getting<'a, S: Store> {
+    core: &'a Core<S>,
+    ticket: Ticket,
+}
+
+impl<'a, S: Store> Getting<'a, S> {
+    /// Joins the line, at the place of a ticket that it has already, or at the end.
+    fn new(core: &'a Core<S>, ticket: Option<Ticket>, wait: WaitId) -> Self {
+        let mut state = core.state();
+        let ticket = match ticket {
+            Some(ticket) => {
+                state.getters.join_again(ticket, wait);
+                ticket
+            }
+            None => state.getters.join(wait),
+        };
+        Self { core, ticket }
+    }
+
+    /// Leaves the line, and says whether it was called.
+    fn leave(&self) -> bool {
+        let mut state = self.core.state();
+        let was_called = state.getters.leave(self.ticket).is_none();
+        if was_called {
+            state.called -= 1;
+        }
+        was_called
+    }
+
+    fn end(self) -> bool {
+        let was_called = self.leave();
+        std::mem::forget(self);
+        was_called
+    }
+}
+
+impl<S: Store> Drop for Getting<'_, S> {
+    fn drop(&mut self) {
+        if self.leave() {
+            self.core.call(&mut self.core.state());
+        }
+    }
+}
+
+/// A putter's wait, until it is over: if it is killed before, its item is not put.
+struct Putting<'a, S: Store> {
+    core: &'a Core<S>,
+    ticket: Ticket,
+}
+
+impl<S: Store> Putting<'_, S> {
+    /// Leaves the line with the item, if it has not been put.
+    fn leave(&self) -> Option<S::Item> {
+        let putter = self.core.state().putters.leave(self.ticket);
+        putter.map(|putter| putter.item)
+    }
+}
+
+impl<S: Store> Drop for Putting<'_, S> {
+    fn drop(&mut self) {
+        // Not while the queue is borrowed.
+        drop(self.leave());
+    }
+}
+
+/// The wait of one who joins, until it is over.
+struct Joining<'a> {
+    joiners: &'a RefCell<Line<WaitId>>,
+    ticket: Ticket,
+    is_over: bool,
+}
+
+impl Joining<'_> {
+    /// Leaves the line, and says whether all items were done: who is told so is in it no more.
+    fn end(mut self) -> bool {
+        self.is_over = true;
+        self.leave()
+    }
+
+    fn leave(&self) -> bool {
+        self.joiners.borrow_mut().leave(self.ticket).is_none()
+    }
+}
+
+impl Drop for Joining<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.leave();
+        }
+    }
+}
