@@ -54,7 +54,7 @@ impl<T> Line<T> {
         ticket
     }
 
-    /// Joins anew where one stood who has been taken out.
+    /// Joins at the place of a ticket of this line, or of another one whose tickets are used in both.
     pub(crate) fn join_again(&mut self, ticket: Ticket, waiter: T) {
         self.waiting += 1;
         let place = Place { ticket, waiter: Some(waiter) };
@@ -66,10 +66,23 @@ impl<T> Line<T> {
 
     /// Takes out the first.
     pub(crate) fn take_first(&mut self) -> Option<T> {
-        let first = self.places.pop_front()?.waiter?;
+        self.take_first_with_ticket().map(|(_, first)| first)
+    }
+
+    /// Takes out the first, and says which ticket that one has.
+    pub(crate) fn take_first_with_ticket(&mut self) -> Option<(Ticket, T)> {
+        let Place { ticket, waiter } = self.places.pop_front()?;
         self.waiting -= 1;
         self.tidy();
-        Some(first)
+        Some((ticket, waiter?))
+    }
+
+    /// Takes out the last.
+    pub(crate) fn take_last_with_ticket(&mut self) -> Option<(Ticket, T)> {
+        let Place { ticket, waiter } = self.places.pop_back()?;
+        self.waiting -= 1;
+        self.tidy();
+        Some((ticket, waiter?))
     }
 
     /// Takes out whoever has the ticket; none if that one has been taken out before.
@@ -139,7 +152,8 @@ mod tests {
                         }
                         same
                     }
-                    None => line.take_first() == model.pop_first().map(|(_, number)| number),
+                    None if model.len() % 3 == 0 => line.take_last_with_ticket() == model.pop_last(),
+                    None => line.take_first_with_ticket() == model.pop_first(),
                 };
                 let waiting = line.places.iter().filter_map(|place| place.waiter);
                 same && waiting.eq(model.values().copied())

@@ -1,11 +1,12 @@
 //! What all queues do: a store of items, a line of those who wait for one, and a line of those who
 //! wait for room, each with its item.
 //!
-//! Items that are there, in the store or in the hands of a putter, are *available*. Getters from the
-//! front of their line are *called* (taken out of it and woken) while fewer are called than items
-//! available. A called getter takes an item when its turn comes. If `get_nowait` has been quicker, it
-//! goes back to its old place in the line. If it is killed instead, the next one is called. So no item
-//! is ever on its way: it is in the store, with its putter, or with who got it.
+//! Items that are there, in the store or in the hands of a putter, are *available*. As many getters
+//! as there are such items are *called* (taken out of the line and woken), and they are those who
+//! would be the first of it. A called getter takes an item when its turn comes. If it is killed
+//! instead, the next one is called. If `get_nowait` is quicker, or a putter gives up, the last who was
+//! called goes back to its place. So no item is ever on its way: it is in the store, with its putter,
+//! or with who got it.
 //!
 //! A putter's item goes into the store, or to a getter, from its place in the line, and the putter is
 //! taken out of the line and woken. So who finds itself out of the line has put its item.
@@ -30,8 +31,8 @@ struct State<S: Store> {
     /// None: no limit.
     maxsize: Option<usize>,
     getters: Line<WaitId>,
-    /// How many getters were called and have not run since.
-    called: usize,
+    /// Those who have been called and have not run since, no more than there are items.
+    called: Line<WaitId>,
     putters: Line<Putter<S::Item>>,
 }
 
@@ -54,8 +55,13 @@ impl<S: Store> State<S> {
 
 impl<S: Store> Core<S> {
     pub(super) fn new(maxsize: Option<usize>) -> Self {
-        let (getters, putters) = (Line::new(), Line::new());
-        let state = State { store: S::new(), maxsize, getters, called: 0, putters };
+        let state = State {
+            store: S::new(),
+            maxsize,
+            getters: Line::new(),
+            called: Line::new(),
+            putters: Line::new(),
+        };
         Self { state: RefCell::new(state), joiners: RefCell::default(), unfinished: Cell::new(0) }
     }
 
@@ -86,10 +92,20 @@ impl<S: Store> Core<S> {
     /// Calls getters, as far as there are items for them.
     #[inline]
     fn call(&self, state: &mut State<S>) {
-        while state.called < state.available() {
-            let Some(getter) = state.getters.take_first() else { break };
-            state.called += 1;
+        while state.called.len() < state.available() {
+            let Some((ticket, getter)) = state.getters.take_first_with_ticket() else { break };
+            state.called.join_again(ticket, getter);
+            // If it stands in the queue already, it finds out when it runs.
             wake(getter);
+        }
+    }
+
+    /// Sends getters back, if items are gone that they were called for.
+    #[inline]
+    fn call_back(&self, state: &mut State<S>) {
+        while state.called.len() > state.available() {
+            let Some((ticket, getter)) = state.called.take_last_with_ticket() else { break };
+            state.getters.join_again(ticket, getter);
         }
     }
 
@@ -152,14 +168,17 @@ impl<S: Store> Core<S> {
     }
 
     pub(super) fn get_nowait(&self) -> Result<S::Item, Empty> {
-        self.take(&mut self.state()).ok_or(Empty)
+        let mut state = self.state();
+        let item = self.take(&mut state);
+        self.call_back(&mut state);
+        item.ok_or(Empty)
     }
 
     #[inline]
     pub(super) fn get(&self, timeout: Option<Duration>) -> Result<S::Item, Empty> {
         let mut state = self.state();
         // As many as were called are spoken for.
-        if state.available() > state.called {
+        if state.available() > state.called.len() {
             return self.take(&mut state).ok_or(Empty);
         }
         drop(state);
@@ -182,7 +201,7 @@ impl<S: Store> Core<S> {
                 }
             }
             match wake {
-                // Somebody was quicker. It keeps its place.
+                // It was called back.
                 Wake::Ready => {}
                 Wake::Closed => return nobody_waits(timeout, Err(Empty)),
                 _ => return Err(Empty),
@@ -194,7 +213,7 @@ impl<S: Store> Core<S> {
         let state = self.state();
         let stored = state.store.len();
         // What goes from hand to hand lies in the store until its getter runs.
-        if state.maxsize == Some(0) { stored.saturating_sub(state.called) } else { stored }
+        if state.maxsize == Some(0) { stored.saturating_sub(state.called.len()) } else { stored }
     }
 
     pub(super) fn maxsize(&self) -> Option<usize> {
@@ -218,7 +237,7 @@ impl<S: Store> Core<S> {
 
     pub(super) fn getting(&self) -> usize {
         let state = self.state();
-        state.getters.len() + state.called
+        state.getters.len() + state.called.len()
     }
 
     pub(super) fn unfinished(&self) -> usize {
@@ -298,11 +317,7 @@ impl<'a, S: Store> Getting<'a, S> {
     /// Leaves the line, and says whether it was called.
     fn leave(&self) -> bool {
         let mut state = self.core.state();
-        let was_called = state.getters.leave(self.ticket).is_none();
-        if was_called {
-            state.called -= 1;
-        }
-        was_called
+        state.getters.leave(self.ticket).is_none() && state.called.leave(self.ticket).is_some()
     }
 
     fn end(self) -> bool {
@@ -329,7 +344,9 @@ struct Putting<'a, S: Store> {
 impl<S: Store> Putting<'_, S> {
     /// Leaves the line with the item, if it has not been put.
     fn leave(&self) -> Option<S::Item> {
-        let putter = self.core.state().putters.leave(self.ticket);
+        let mut state = self.core.state();
+        let putter = state.putters.leave(self.ticket);
+        self.core.call_back(&mut state);
         putter.map(|putter| putter.item)
     }
 }

@@ -1,0 +1,91 @@
+//! Random programs of green threads that share a queue, a semaphore or an event. What happens, in the
+//! order in which it does, is held against a plain model: may each of them get what it got, when it
+//! did, and does nobody wait in the end who need not?
+//!
+//! `STOLON_MODEL_SEED` and `STOLON_MODEL_PROGRAMS` choose other programs than usual, or more.
+
+#[path = "vocabulary_model/event.rs"]
+mod event;
+#[path = "vocabulary_model/queue.rs"]
+mod queue;
+#[path = "vocabulary_model/run.rs"]
+mod run;
+#[path = "vocabulary_model/semaphore.rs"]
+mod semaphore;
+
+use std::env;
+use std::fmt::Debug;
+use std::marker::PhantomData;
+use std::rc::Rc;
+
+use quickcheck::{Arbitrary, Gen, QuickCheck, TestResult, Testable};
+use run::{Model, Program, Subject};
+
+const SEED: u64 = 1;
+const PROGRAMS: u64 = 10_000;
+
+fn number_from(variable: &str, default: u64) -> u64 {
+    env::var(variable).map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// Runs each program with a subject and a model that are made for its seed.
+fn check<M: Model>(make: fn(u8) -> (Rc<dyn Subject<M>>, M)) {
+    let seed = number_from("STOLON_MODEL_SEED", SEED);
+    let programs = number_from("STOLON_MODEL_PROGRAMS", PROGRAMS);
+    // Shown if the test fails.
+    println!("STOLON_MODEL_SEED={seed} STOLON_MODEL_PROGRAMS={programs}");
+    let random = Gen::from_size_and_seed(60, seed);
+    let mut check = QuickCheck::new().rng(random).tests(programs).max_tests(programs);
+    let agrees = move |program: Program<M::Call>| {
+        let (subject, model) = make(program.kind);
+        match run::run(subject, model, &program) {
+            Ok(()) => TestResult::passed(),
+            Err(report) => TestResult::error(report),
+        }
+    };
+    // Quickcheck wants a function or something that looks like one.
+    struct Agrees<F>(F);
+    impl<P, F> Testable for Agrees<(F, PhantomData<P>)>
+    where
+        P: Arbitrary + Debug,
+        F: Fn(P) -> TestResult + 'static,
+    {
+        fn result(&self, random: &mut Gen) -> TestResult {
+            let program = P::arbitrary(random);
+            let failed = self.0.0(program.clone());
+            if failed.is_failure() { shrunk(&self.0.0, program, failed) } else { failed }
+        }
+    }
+    check.quickcheck(Agrees((agrees, PhantomData)));
+}
+
+/// The result of the smallest program that fails, as far as can be found, with the program.
+fn shrunk<P: Arbitrary + Debug>(
+    agrees: &impl Fn(P) -> TestResult,
+    program: P,
+    failed: TestResult,
+) -> TestResult {
+    let fails = |smaller: P| {
+        let result = agrees(smaller.clone());
+        result.is_failure().then_some((smaller, result))
+    };
+    match program.shrink().find_map(fails) {
+        Some((smaller, failed)) => shrunk(agrees, smaller, failed),
+        None => TestResult::error(format!("{program:?}\n{failed:?}")),
+    }
+}
+
+#[test]
+fn random_programs_of_queues_do_what_the_model_says() {
+    check(queue::make);
+}
+
+#[test]
+fn random_programs_of_semaphores_do_what_the_model_says() {
+    check(semaphore::make);
+}
+
+#[test]
+fn random_programs_of_events_do_what_the_model_says() {
+    check(event::make);
+}
