@@ -1,6 +1,7 @@
 //! Random programs of green threads that share a queue, a semaphore or an event. What happens, in the
 //! order in which it does, is held against a plain model: may each of them get what it got, when it
-//! did, and does nobody wait in the end who need not?
+//! did, and does nobody wait in the end who need not? A seed decides whose turn it is; in half of the
+//! programs they take turns as on a real hub.
 //!
 //! `STOLON_MODEL_SEED` and `STOLON_MODEL_PROGRAMS` choose other programs than usual, or more.
 
@@ -20,6 +21,7 @@ use std::rc::Rc;
 
 use quickcheck::{Arbitrary, Gen, QuickCheck, TestResult, Testable};
 use run::{Model, Program, Subject};
+use stolon::hub;
 
 const SEED: u64 = 1;
 const PROGRAMS: u64 = 10_000;
@@ -28,8 +30,8 @@ fn number_from(variable: &str, default: u64) -> u64 {
     env::var(variable).map_or(default, |text| text.parse().expect("a number"))
 }
 
-/// Runs each program with a subject and a model that are made for its seed.
-fn check<M: Model>(make: fn(u8) -> (Rc<dyn Subject<M>>, M)) {
+/// Runs each program on a simulated hub, with a subject and a model that are made for its seed.
+fn check<M: Model>(make: fn(u64) -> (Rc<dyn Subject<M>>, M)) {
     let seed = number_from("STOLON_MODEL_SEED", SEED);
     let programs = number_from("STOLON_MODEL_PROGRAMS", PROGRAMS);
     // Shown if the test fails.
@@ -37,8 +39,13 @@ fn check<M: Model>(make: fn(u8) -> (Rc<dyn Subject<M>>, M)) {
     let random = Gen::from_size_and_seed(60, seed);
     let mut check = QuickCheck::new().rng(random).tests(programs).max_tests(programs);
     let agrees = move |program: Program<M::Call>| {
-        let (subject, model) = make(program.kind);
-        match run::run(subject, model, &program) {
+        let hub = hub::simulated(program.seed);
+        let hub = if program.is_in_order() { hub.in_order() } else { hub };
+        let verdict = hub.run(|| {
+            let (subject, model) = make(program.seed);
+            run::run(subject, model, &program)
+        });
+        match verdict {
             Ok(()) => TestResult::passed(),
             Err(report) => TestResult::error(report),
         }

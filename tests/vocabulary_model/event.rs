@@ -6,7 +6,7 @@ use std::rc::Rc;
 use quickcheck::{Arbitrary, Gen};
 use stolon::event::Event;
 
-use super::run::{Begun, Limit, Model, Subject};
+use super::run::{Begun, Limit, Model, Subject, is_in_order};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Call {
@@ -46,6 +46,7 @@ struct Waiter {
 
 #[derive(Default)]
 pub(crate) struct Events {
+    is_in_order: bool,
     sent: Option<Outcome>,
     sendings: u32,
     waiters: Vec<Waiter>,
@@ -105,8 +106,8 @@ impl Model for Events {
             other.limit == Limit::None && other.told == waiter.told && waiter.limit == Limit::None
         };
         match self.waiters[..at].iter().find(before) {
-            Some(other) => Err(format!("{} came before", other.who)),
-            None => Ok(()),
+            Some(other) if self.is_in_order => Err(format!("{} came before", other.who)),
+            _ => Ok(()),
         }
     }
 
@@ -149,6 +150,7 @@ impl Subject<Events> for Event<u8> {
     }
 }
 
-pub(crate) fn make(_: u8) -> (Rc<dyn Subject<Events>>, Events) {
-    (Rc::new(Event::<u8>::new()), Events::default())
+pub(crate) fn make(seed: u64) -> (Rc<dyn Subject<Events>>, Events) {
+    let events = Events { is_in_order: is_in_order(seed), ..Events::default() };
+    (Rc::new(Event::<u8>::new()), events)
 }

@@ -310,9 +310,9 @@ subject!(PriorityQueue);
 subject!(LifoQueue);
 subject!(LightQueue, |_: &Self| false, |_: &Self, _: Limit| false, |_: &Self| 0);
 
-pub(crate) fn make(kind: u8) -> (Rc<dyn Subject<Queues>>, Queues) {
-    let maxsize = [None, Some(0), Some(1), Some(2)][usize::from(kind / 4 % 4)];
-    let (kind, subject): (_, Rc<dyn Subject<Queues>>) = match kind % 4 {
+pub(crate) fn make(seed: u64) -> (Rc<dyn Subject<Queues>>, Queues) {
+    let maxsize = [None, Some(0), Some(1), Some(2)][(seed / 4 % 4) as usize];
+    let (kind, subject): (_, Rc<dyn Subject<Queues>>) = match seed % 4 {
         0 => (Kind::Fifo, Rc::new(Queue::new(maxsize))),
         1 => (Kind::Light, Rc::new(LightQueue::new(maxsize))),
         2 => (Kind::Lowest, Rc::new(PriorityQueue::new(maxsize))),

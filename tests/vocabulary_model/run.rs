@@ -13,7 +13,10 @@ use stolon::{GreenThread, sleep, spawn};
 pub(crate) const MANY: usize = 6;
 
 const NOW: Duration = Duration::ZERO;
-const SHORT: Duration = Duration::from_micros(5);
+const SHORT: Duration = Duration::from_millis(5);
+
+/// Virtual time passes only while nobody can run: after so long all is over that will be.
+const LONG: Duration = Duration::from_secs(3600);
 
 /// How long a call may wait.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,7 +51,7 @@ pub(crate) enum Begun<R> {
 
 /// What may happen, told as it does.
 pub(crate) trait Model: 'static {
-    type Call: Arbitrary + Copy + Debug;
+    type Call: Arbitrary + Copy + Debug + Send + Sync;
     type Outcome: PartialEq + Debug;
 
     fn begins(&mut self, who: usize, call: Self::Call) -> Begun<Self::Outcome>;
@@ -79,9 +82,21 @@ pub(crate) enum Step<C> {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Program<C> {
-    pub(crate) kind: u8,
+    /// Decides what is shared, and whose turn it is.
+    pub(crate) seed: u64,
     /// Each does its own, in their order.
     steps: Vec<(usize, Step<C>)>,
+}
+
+impl<C> Program<C> {
+    pub(crate) fn is_in_order(&self) -> bool {
+        is_in_order(self.seed)
+    }
+}
+
+/// Whether they take turns as on a real hub.
+pub(crate) fn is_in_order(seed: u64) -> bool {
+    seed >> 15 & 1 == 1
 }
 
 impl<C: Arbitrary + Copy + Debug> Arbitrary for Program<C> {
@@ -97,7 +112,7 @@ impl<C: Arbitrary + Copy + Debug> Arbitrary for Program<C> {
             (usize::arbitrary(random) % MANY, step)
         });
         let steps = steps.collect();
-        Self { kind: u8::arbitrary(random), steps }
+        Self { seed: u64::from(u16::arbitrary(random)), steps }
     }
 
     fn shrink(&self) -> Box<dyn Iterator<Item = Self>> {
@@ -117,8 +132,6 @@ struct Watch<M: Model> {
     fault: RefCell<Option<String>>,
     /// Who is in a call that has to end at once.
     at_once: Cell<Option<usize>>,
-    /// How many are in calls that end by their time.
-    limited: Cell<usize>,
 }
 
 impl<M: Model> Watch<M> {
@@ -187,21 +200,6 @@ impl<M: Model> Drop for Interrupted<'_, M> {
     }
 }
 
-struct Limited<'a>(&'a Cell<usize>);
-
-impl<'a> Limited<'a> {
-    fn new(count: &'a Cell<usize>) -> Self {
-        count.set(count.get() + 1);
-        Self(count)
-    }
-}
-
-impl Drop for Limited<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
-}
-
 type Greens = Rc<RefCell<Vec<Option<Rc<GreenThread<()>>>>>>;
 
 pub(crate) fn run<M: Model>(
@@ -214,7 +212,6 @@ pub(crate) fn run<M: Model>(
         story: RefCell::default(),
         fault: RefCell::default(),
         at_once: Cell::new(None),
-        limited: Cell::new(0),
     });
     let greens = Greens::default();
     for who in 0..MANY {
@@ -231,7 +228,7 @@ pub(crate) fn run<M: Model>(
         });
         greens.borrow_mut().push(green);
     }
-    settle(&watch);
+    sleep(LONG);
     let verdict = watch.model.borrow().is_quiet();
     watch.note(MANY, String::from("all is quiet"), verdict);
     watch.compare(MANY, &*subject);
@@ -239,27 +236,11 @@ pub(crate) fn run<M: Model>(
     for green in all.into_iter().flatten() {
         green.kill();
     }
-    settle(&watch);
+    sleep(LONG);
     watch.compare(MANY, &*subject);
     match watch.fault.take() {
         None => Ok(()),
         Some(text) => Err(format!("{}\n{text}", watch.story.take().join("\n"))),
-    }
-}
-
-/// Lets all run who can, or will before long.
-fn settle<M: Model>(watch: &Watch<M>) {
-    loop {
-        let before = watch.story.borrow().len();
-        sleep(NOW);
-        sleep(NOW);
-        let is_quiet = watch.story.borrow().len() == before;
-        if is_quiet && watch.limited.get() == 0 {
-            return;
-        }
-        if is_quiet {
-            sleep(SHORT);
-        }
     }
 }
 
@@ -272,36 +253,18 @@ fn act<M: Model>(
 ) {
     for step in steps {
         match *step {
-            Step::Call(call) => {
-                let _limited = has_limit(&call).then(|| Limited::new(&watch.limited));
-                watch.call(subject, who, call);
-            }
+            Step::Call(call) => watch.call(subject, who, call),
             Step::Within(limit, call) => {
-                let has_limit = limit != Limit::None || has_limit(&call);
-                let _limited = has_limit.then(|| Limited::new(&watch.limited));
                 let _ = with_timeout(limit.duration(), || watch.call(subject, who, call));
             }
-            Step::Yield => {
-                let _limited = Limited::new(&watch.limited);
-                sleep(NOW);
-            }
-            Step::Pause => {
-                let _limited = Limited::new(&watch.limited);
-                sleep(SHORT);
-            }
+            Step::Yield => sleep(NOW),
+            Step::Pause => sleep(SHORT),
             Step::Kill(victim) => {
                 let green = greens.borrow().get(victim).cloned().flatten();
-                let _limited = Limited::new(&watch.limited);
                 if let Some(green) = green {
                     green.kill();
                 }
             }
         }
     }
-}
-
-/// Whether a call ends by its time, if by nothing else.
-fn has_limit(call: &impl Debug) -> bool {
-    let text = format!("{call:?}");
-    text.contains("Zero") || text.contains("Short")
 }

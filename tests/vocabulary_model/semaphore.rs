@@ -244,11 +244,11 @@ impl Subject<Semaphores> for CappedSemaphore {
     }
 }
 
-pub(crate) fn make(kind: u8) -> (Rc<dyn Subject<Semaphores>>, Semaphores) {
-    let permits = usize::from(kind / 3 % 3);
-    let more = usize::from(kind / 9 % 3);
+pub(crate) fn make(seed: u64) -> (Rc<dyn Subject<Semaphores>>, Semaphores) {
+    let permits = (seed / 3 % 3) as usize;
+    let more = (seed / 9 % 3) as usize;
     let half = |count: usize| Half { count: count as isize, waiters: Vec::new() };
-    let (kind, subject): (_, Rc<dyn Subject<Semaphores>>) = match kind % 3 {
+    let (kind, subject): (_, Rc<dyn Subject<Semaphores>>) = match seed % 3 {
         0 => (Kind::Plain, Rc::new(Semaphore::new(permits))),
         1 => (Kind::Bounded, Rc::new(BoundedSemaphore::new(permits))),
         _ => (Kind::Capped, Rc::new(CappedSemaphore::new(permits, permits + more))),
