@@ -51,6 +51,15 @@ fn where_panics_abort_a_scope_with_a_suspended_or_leaked_greenlet_aborts_the_pro
 }
 
 #[test]
+fn where_panics_abort_a_timeout_that_expires_in_a_wait_ends_the_process_with_a_message() {
+    let output = run(&["timeout"]);
+    let text = text_of(&output);
+    assert!(text.contains("a timeout cannot be raised: panics abort here"), "{text}");
+    assert!(output.stdout.is_empty(), "{text}");
+    assert_eq!(output.status.signal(), Some(6));
+}
+
+#[test]
 fn where_panics_abort_a_panic_in_a_greenlet_aborts_the_process() {
     let output = run(&["panic"]);
     assert!(text_of(&output).contains("in a greenlet"), "{}", text_of(&output));

@@ -3,9 +3,11 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use stolon::greenlet::{self, Greenlet, GreenletExit, SwitchError};
 use stolon::stack::stack_counts;
+use stolon::timeout::with_timeout;
 
 /// Counts how often it is dropped.
 struct Counted(Rc<Cell<u32>>);
@@ -114,11 +116,25 @@ fn a_scope_of_a_suspended_greenlet_does_not_end(is_leaked: bool) {
     println!("the scope has ended");
 }
 
+fn a_timeout_that_does_not_expire_in_a_wait_does_no_harm() {
+    let ms = Duration::from_millis(1);
+    assert_eq!(with_timeout(60_000 * ms, || stolon::sleep(ms)), Ok(()));
+    assert_eq!(with_timeout(ms, || std::thread::sleep(2 * ms)), Ok(()));
+    assert!(!stolon::semaphore::Semaphore::new(0).acquire_timeout(ms));
+}
+
+fn a_timeout_that_expires_in_a_wait_ends_the_process() {
+    let ms = Duration::from_millis(1);
+    let ended = with_timeout(ms, || stolon::sleep(60_000 * ms));
+    println!("it has ended: {ended:?}");
+}
+
 fn main() {
     assert!(cfg!(panic = "abort"));
     match std::env::args().nth(1).as_deref() {
         Some("panic") => return drop(Greenlet::new(|()| panic!("in a greenlet")).switch(())),
         Some("scope") => return a_scope_of_a_suspended_greenlet_does_not_end(false),
+        Some("timeout") => return a_timeout_that_expires_in_a_wait_ends_the_process(),
         Some("leak") => return a_scope_of_a_suspended_greenlet_does_not_end(true),
         _ => {}
     }
@@ -128,5 +144,6 @@ fn main() {
     a_payload_is_thrown_nowhere_as_it_would_end_in_a_started_greenlet();
     killall_leaks_what_has_started_and_drops_what_has_not();
     a_scope_ends_whose_greenlets_have_ended_or_not_started();
+    a_timeout_that_does_not_expire_in_a_wait_does_no_harm();
     println!("all rules hold");
 }
