@@ -18,6 +18,8 @@
 //! another's should pass it on with [`resume_unwind`], and one that nobody catches ends its green
 //! thread, as a panic does.
 //!
+//! # What a timeout finds its greenlet at
+//!
 //! | a timeout expires while its greenlet | rule |
 //! |---|---|
 //! | waits, or yields by `sleep(0)` | it is raised there |

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use stolon::event::Event;
 use stolon::green::net::{TcpListener, TcpStream};
 use stolon::greenlet::{self, Greenlet, GreenletExit};
+use stolon::hub;
 use stolon::semaphore::Semaphore;
 use stolon::timeout::{AlreadyStarted, TimedOut, Timeout, is_timeout, with_timeout};
 use stolon::{sleep, spawn};
@@ -220,6 +221,19 @@ fn a_timeout_of_zero_beats_a_sleep_of_zero() {
         });
         assert!(ended.is_err() && !reached.get());
         assert_eq!(with_timeout(NOW, || 1), Ok(1));
+    });
+}
+
+#[test]
+fn a_timeout_wins_over_a_sleep_that_ends_at_the_same_moment() {
+    guarded(|| {
+        for seed in 0..20 {
+            hub::simulated(seed).run(|| {
+                assert!(with_timeout(HOUR, || sleep(HOUR)).is_err());
+                let later = HOUR + Duration::from_nanos(1);
+                assert_eq!(with_timeout(later, || sleep(HOUR)), Ok(()));
+            });
+        }
     });
 }
 
