@@ -237,6 +237,26 @@ fn a_timeout_wins_over_a_sleep_that_ends_at_the_same_moment() {
     });
 }
 
+#[test]
+fn who_sets_timeouts_of_zero_in_a_loop_starves_nobody() {
+    guarded(|| {
+        let done = Rc::new(Cell::new(false));
+        let sets = Rc::clone(&done);
+        spawn(move || {
+            sleep(MS);
+            sets.set(true);
+        });
+        while !done.get() {
+            assert!(with_timeout(NOW, || sleep(HOUR)).is_err());
+        }
+        done.set(false);
+        let sets = Rc::clone(&done);
+        spawn(move || sets.set(true));
+        assert!(with_timeout(NOW, || sleep(NOW)).is_err());
+        assert!(done.get());
+    });
+}
+
 // Corner 23.
 
 #[test]

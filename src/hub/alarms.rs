@@ -5,9 +5,9 @@
 //!
 //! | the greenlet | when an alarm's moment has come |
 //! |---|---|
-//! | begins to wait, or yields | its payload is raised there, of several that of the earliest |
-//! | is parked | it is woken, and the payload raised |
-//! | was woken already | it goes on; the next time that it begins to wait the payload is raised |
+//! | is parked, or parks afterwards | it is woken, and the payload raised, of several that of the earliest |
+//! | yields | the payload is raised when its turn comes |
+//! | was woken already | it goes on; the next time that it parks or yields the payload is raised |
 //! | unwinds | waits in its destructors as if there were none |
 //!
 //! [`std::thread::panicking`] counts by thread, so a greenlet that parks while it says yes may be the
@@ -25,7 +25,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::{Due, Hub, Wait, WaitId, Wake};
-use crate::clock::{Deadline, Time};
+use crate::clock::Deadline;
 use crate::greenlet::{self, Local};
 use crate::timers::TimerId;
 
@@ -155,14 +155,6 @@ impl List {
         parked.set_alarm(&hub, self.earliest());
     }
 
-    /// Raises the earliest alarm, if it is due.
-    fn raise_due(&self, now: Time) {
-        let due = self.earliest();
-        if due.is_past(now) {
-            self.raise_first(due);
-        }
-    }
-
     /// Raises the first alarm with this deadline.
     fn raise_first(&self, deadline: Deadline) {
         let entries = self.entries.borrow();
@@ -236,10 +228,12 @@ impl Drop for Parking<'_> {
 
 impl Hub {
     /// Raises the current greenlet's earliest alarm, if it is due and this greenlet does not unwind.
+    /// Others have had their turns by now, so who sets alarms that are due at once starves nobody.
     pub(super) fn raise_due_alarm(&self) {
         if let Some(list) = List::own() {
-            if !thread::panicking() {
-                list.raise_due(self.clock.now());
+            let due = list.earliest();
+            if due.is_past(self.clock.now()) && !thread::panicking() {
+                list.raise_first(due);
             }
         }
     }
@@ -248,9 +242,6 @@ impl Hub {
     pub(super) fn park_with_alarms(self: &Rc<Self>, wait: Wait<'_>, deadline: Deadline) -> Wake {
         let Some(list) = List::own() else { return wait.park_until(deadline) };
         let may_raise = !thread::panicking();
-        if may_raise {
-            list.raise_due(self.clock.now());
-        }
         let (id, alarm) = (wait.id(), list.earliest());
         if alarm > deadline {
             return wait.park_until(deadline);

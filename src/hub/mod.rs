@@ -265,7 +265,6 @@ impl Hub {
             return;
         }
         self.may_block();
-        self.raise_due_alarm();
         let have_all_had_a_turn =
             self.budget.get() <= self.floor.get() || self.run_queue.borrow().is_empty();
         let wait = Wait::stand_in_queue(&self);
