@@ -43,8 +43,8 @@ const LONGEST_REQUEST: usize = 64 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The slots of what is no connection; a connection's is its place in the server's table.
-const LISTENER: Token = Token::new(u32::MAX, 0);
-const SIGNALS: Token = Token::new(u32::MAX - 1, 0);
+const LISTENER: Token = Token::new(u32::MAX - 1, 0);
+const SIGNALS: Token = Token::new(u32::MAX - 2, 0);
 
 fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {

@@ -53,7 +53,13 @@ fn watched() -> Vec<RawFd> {
     let infos = std::fs::read_dir("/proc/self/fdinfo").unwrap();
     let infos = infos.filter_map(|info| std::fs::read_to_string(info.ok()?.path()).ok());
     let number = |line: &str| line.strip_prefix("tfd:")?.split_whitespace().next()?.parse().ok();
-    infos.flat_map(|info| info.lines().filter_map(number).collect::<Vec<_>>()).collect()
+    let watched = infos.flat_map(|info| info.lines().filter_map(number).collect::<Vec<RawFd>>());
+    // The poller's own alarm is not counted.
+    let is_alarm = |fd: &RawFd| {
+        let file = std::fs::read_link(format!("/proc/self/fd/{fd}"));
+        file.is_ok_and(|file| file.to_string_lossy().contains("[timerfd]"))
+    };
+    watched.filter(|fd| !is_alarm(fd)).collect()
 }
 
 fn pipe() -> (PipeReader, PipeWriter) {
