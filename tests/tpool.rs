@@ -27,6 +27,10 @@ fn pooled(size: usize, body: impl FnOnce() + Send + 'static) {
         tpool::set_num_threads(size);
         body();
         tpool::killall();
+        // They are joined; an emulator lists them for a moment more.
+        while util::server::is_emulated() && threads() > 0 {
+            thread::yield_now();
+        }
         assert_eq!(threads(), 0);
     });
 }
@@ -478,6 +482,10 @@ fn the_child_of_a_fork_has_a_pool_of_its_own() {
         over.store(true, Ordering::Relaxed);
         spins.join().unwrap();
         println!("to the end");
+        return;
+    }
+    // qemu's own threads do not bear it that a child of several threads starts one.
+    if util::server::is_emulated() {
         return;
     }
     guarded(|| {
