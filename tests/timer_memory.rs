@@ -12,7 +12,7 @@ const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// So many are pending at a time.
-const COUNT: usize = 1 << 17;
+const COUNT: usize = 1 << 15;
 
 /// Counts the bytes that this process has taken from the heap and not given back.
 struct Counting;

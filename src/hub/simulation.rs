@@ -43,8 +43,8 @@ const GRACE: Duration = Duration::from_secs(1);
 ///
 /// Time stands still while anyone can run. When nobody can, it jumps to the next deadline, of a sleep,
 /// a timeout or a [scheduled call](super::schedule_call_global), which so comes to the nanosecond.
-/// [`now`](super::now) tells the time; [`Instant::now`] goes on telling the real one.
-/// [`advance`](super::advance) makes a computation take time, [`turn_takes`](Simulated::turn_takes)
+/// [`now`] tells the time; [`Instant::now`] goes on telling the real one.
+/// [`advance`] makes a computation take time, [`turn_takes`](Simulated::turn_takes)
 /// every turn. Who waits for something by yielding again and again does not stop the time for good:
 /// after 65,536 turns at one moment it jumps, too.
 ///
@@ -58,7 +58,7 @@ const GRACE: Duration = Duration::from_secs(1);
 /// scheduled calls keep theirs. With [`in_order`](Simulated::in_order) all is as on a real hub, but for
 /// the time.
 ///
-/// [`simulate_seeds`](super::simulate_seeds) looks for a seed that a program fails under.
+/// [`simulate_seeds`] looks for a seed that a program fails under.
 ///
 /// # World
 ///
@@ -139,7 +139,7 @@ impl Simulated {
     }
 }
 
-/// Runs `f` on a [simulated](simulated) hub once for each seed: to find one under which it fails.
+/// Runs `f` on a [simulated](simulated()) hub once for each seed: to find one under which it fails.
 ///
 /// If the environment has `STOLON_SEED`, `f` runs under that seed only, so that a failure can be
 /// replayed, in a debugger or with more output.
@@ -185,7 +185,7 @@ pub fn simulate_seeds(seeds: impl IntoIterator<Item = u64>, f: impl Fn() + Sync)
 }
 
 /// The time, on the clock of this thread's hub: [`Instant::now`], or the virtual time if the hub is
-/// [simulated](simulated).
+/// [simulated](simulated()).
 ///
 /// A program that measures and reports by this one can be tested in no time.
 pub fn now() -> Instant {
