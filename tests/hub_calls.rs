@@ -23,6 +23,8 @@ const NOW: Duration = Duration::ZERO;
 const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
+const MAINLOOP_ERROR: &str = "do not call blocking functions from the mainloop";
+
 /// What happened, in order.
 type Log = Rc<RefCell<Vec<String>>>;
 
@@ -204,8 +206,7 @@ fn in_a_call_all_that_blocks_is_an_error_that_names_the_mainloop() {
         ];
         for block in blocking {
             let payload = in_call(block).unwrap_err();
-            let error = "do not call blocking functions from the mainloop";
-            assert_eq!(message(&*payload), error);
+            assert_eq!(message(&*payload), MAINLOOP_ERROR);
         }
         // What need not wait does not.
         let (near, mut far) = MemoryStream::pair();
@@ -281,10 +282,12 @@ fn a_call_may_kill_and_goes_on_when_the_victim_has_ended_or_waits() {
             assert!(unstarted.is_dead() && victims[0].is_dead() && !victims[1].is_dead());
             note(&of_call, "call");
             // On the loop as before: blocking is an error.
-            assert!(catch_unwind(|| sleep(MS)).is_err());
+            let blocked = catch_unwind(|| sleep(MS)).unwrap_err();
+            assert_eq!(message(&*blocked), MAINLOOP_ERROR);
+            note(&of_call, "blocked");
         });
         sleep(10 * MS);
-        assert_eq!(*log.borrow(), ["ends", "call", "has waited"]);
+        assert_eq!(*log.borrow(), ["ends", "call", "blocked", "has waited"]);
         for victim in [ends, waits] {
             let victim = Rc::into_inner(victim).expect("the call has dropped its own");
             assert!(victim.join().unwrap_err().is::<GreenletExit>());

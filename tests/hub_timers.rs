@@ -252,6 +252,20 @@ fn a_cancelled_call_never_comes_and_what_it_holds_is_dropped_at_once() {
     });
 }
 
+#[test]
+fn one_that_is_scheduled_in_the_place_of_a_cancelled_one_comes_at_its_own_time() {
+    simulated(|| {
+        let log = Rc::new(RefCell::new(Vec::new()));
+        for n in 1..10 {
+            assert!(schedule_call_global(n * MS, || unreachable!()).cancel());
+            let (log, start) = (Rc::clone(&log), hub::now());
+            schedule_call_global(HOUR, move || log.borrow_mut().push(hub::now() - start));
+        }
+        sleep(2 * HOUR);
+        assert_eq!(*log.borrow(), [HOUR; 9]);
+    });
+}
+
 // Corner 10.
 #[test]
 fn cancelling_is_idempotent_and_legal_after_the_call() {
