@@ -15,10 +15,10 @@ impl Hub {
     /// After how many turns who yields has timers and descriptors looked at: when all who are
     /// runnable now have had theirs. With nothing to look at that would be a waste.
     pub(super) fn round(&self) -> u32 {
-        if self.timers.borrow().is_empty() && !self.hears_of_others() {
+        let runnable = self.run_queue.borrow().len();
+        if runnable > 1 && self.timers.borrow().is_empty() && !self.hears_of_others() {
             return BUDGET;
         }
-        let runnable = self.run_queue.borrow().len();
         u32::try_from(runnable).unwrap_or(BUDGET).clamp(1, BUDGET)
     }
 

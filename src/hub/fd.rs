@@ -22,6 +22,7 @@
 
 use std::cell::{Cell, OnceCell};
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::Rc;
 
@@ -283,6 +284,11 @@ fn wait<'a>(
     }
     let wake = wait.park(deadline);
     let mut fds = registration.hub.fds.borrow_mut();
+    if wake == Wake::Ready && fds.step_out_alone(registration.token, direction, id) {
+        // With nobody behind it, there is no place to keep: it tries before anyone else runs.
+        mem::forget(place.take());
+        return Ok(());
+    }
     match fds.side(registration.token, direction) {
         _ if wake == Wake::Closed => Err(exiting()),
         None => Err(registration.closed()),

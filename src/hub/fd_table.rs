@@ -193,6 +193,25 @@ impl FdTable {
         }
     }
 
+    /// Takes a wait out of a direction's line if it is alone there; false if it is not, or the
+    /// registration is over.
+    #[inline]
+    pub(super) fn step_out_alone(
+        &mut self,
+        token: Token,
+        direction: Direction,
+        id: WaitId,
+    ) -> bool {
+        let no_lines = self.lines.is_empty();
+        let Some(side) = self.side(token, direction) else { return false };
+        let is_alone = no_lines && side.waiter == Some(id);
+        if is_alone {
+            side.waiter = None;
+            self.waiting -= 1;
+        }
+        is_alone
+    }
+
     /// Takes a wait out of a direction's line. If it was the first and there is a next one, that is
     /// returned: it is the first now.
     #[inline]

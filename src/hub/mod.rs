@@ -270,7 +270,11 @@ impl Hub {
         let wait = Wait::stand_in_queue(&self);
         if have_all_had_a_turn {
             self.floor.set(ROUND_IS_OVER);
-            self.switch_to(None);
+            self.io_budget.set(IO_BUDGET);
+            if waited_for(self.switch_into_mainloop()).is_none() {
+                self.note_late_kill(&greenlet::current());
+                self.switch_away();
+            }
         } else {
             self.switch_away();
         }
@@ -281,26 +285,24 @@ impl Hub {
     /// Leaves the current greenlet, which is parked or stands in the queue; returns why it runs
     /// again.
     fn switch_away(self: &Rc<Self>) -> Wake {
-        self.switch_to(self.next_for_hand_over())
-    }
-
-    /// [`switch_away`](Self::switch_away) to who is next, or to the mainloop.
-    #[inline]
-    fn switch_to(self: &Rc<Self>, mut next: Option<(Greenlet<Wake>, Wake)>) -> Wake {
         self.io_budget.set(IO_BUDGET);
         loop {
-            let resumed = match next {
+            let resumed = match self.next_for_hand_over() {
                 Some((greenlet, wake)) => greenlet.switch_into(wake),
-                None => match self.mainloop() {
-                    Ok(mainloop) => mainloop.switch_into(Wake::Turn),
-                    Err(e) => panic!("the hub's mainloop could not be started: {e}"),
-                },
+                None => self.switch_into_mainloop(),
             };
             if let Some(wake) = waited_for(resumed) {
                 return wake;
             }
             self.note_late_kill(&greenlet::current());
-            next = self.next_for_hand_over();
+        }
+    }
+
+    #[inline(always)]
+    fn switch_into_mainloop(self: &Rc<Self>) -> Result<Wake, SwitchError<Wake>> {
+        match self.mainloop() {
+            Ok(mainloop) => mainloop.switch_into(Wake::Turn),
+            Err(e) => panic!("the hub's mainloop could not be started: {e}"),
         }
     }
 
