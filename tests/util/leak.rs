@@ -26,6 +26,12 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 /// With the panic of `body`; and if it leaves something behind or does not end.
 #[track_caller]
 pub fn guarded(body: impl FnOnce() + Send + 'static) {
+    guarded_for(PATIENCE, body);
+}
+
+/// [`guarded`] for a body that takes long.
+#[track_caller]
+pub fn guarded_for(limit: Duration, body: impl FnOnce() + Send + 'static) {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let open_before = open_descriptors();
     let (sender, receiver) = mpsc::channel();
@@ -40,7 +46,7 @@ pub fn guarded(body: impl FnOnce() + Send + 'static) {
         sender.send((in_use_before, stack_counts().in_use)).expect("the guard waits");
     };
     let thread = thread::Builder::new().name(name).spawn(run).expect("a thread");
-    let stacks = receiver.recv_timeout(PATIENCE);
+    let stacks = receiver.recv_timeout(limit);
     if stacks == Err(RecvTimeoutError::Timeout) {
         panic!("the test does not end");
     }
