@@ -569,7 +569,13 @@ fn a_hundred_thousand_timeouts_set_and_cancelled_leave_nothing() {
         for _ in 0..100_000 {
             assert!(with_timeout(HOUR, || ()).is_ok());
         }
+        // Nor does one that its greenlet was parked with.
+        let event = Event::new();
+        let sender = event.clone();
+        spawn(move || sender.send(1).unwrap());
+        assert_eq!(with_timeout(HOUR, || event.wait()), Ok(1));
         outer.cancel();
+        // With a timer left it would not be so sure.
         let text = raised_by(|| Event::<()>::new().wait());
         assert!(text.downcast_ref::<String>().unwrap().contains("block forever"));
         assert!(!text.is::<TimedOut>());

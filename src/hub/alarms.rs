@@ -238,22 +238,36 @@ impl Hub {
         }
     }
 
-    /// Parks the current greenlet, which may have alarms.
-    pub(super) fn park_with_alarms(self: &Rc<Self>, wait: Wait<'_>, deadline: Deadline) -> Wake {
-        let Some(list) = List::own() else { return wait.park_until(deadline) };
+    /// Parks the current greenlet, which may have alarms, or a late kill.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn park_disturbed(self: &Rc<Self>, wait: Wait<'_>, deadline: Deadline) -> Wake {
+        self.may_block();
+        match List::own() {
+            Some(list) if list.earliest() <= deadline => {
+                self.park_with_alarm(&list, wait, deadline)
+            }
+            _ => wait.park_until(deadline),
+        }
+    }
+
+    fn park_with_alarm(
+        self: &Rc<Self>,
+        list: &Rc<List>,
+        wait: Wait<'_>,
+        deadline: Deadline,
+    ) -> Wake {
         let may_raise = !thread::panicking();
         let (id, alarm) = (wait.id(), list.earliest());
-        if alarm > deadline {
-            return wait.park_until(deadline);
-        }
         let (alarm, timer) = (Cell::new(alarm), Cell::new(None));
         let parked = Rc::new(Parked { wait: id, deadline, alarm, timer });
         *list.parked.borrow_mut() = Some(Rc::clone(&parked));
-        let parking = Parking { hub: self, list: &list, parked: &parked };
+        let parking = Parking { hub: self, list, parked: &parked };
         if may_raise {
             parked.set_timer(self);
         } else {
             self.late_alarms.borrow_mut().push(Rc::clone(&parked));
+            self.is_late.set(true);
         }
         let wake = wait.park_until(deadline);
         let has_fired = wake == Wake::Expired && parked.has_fired(self);
@@ -267,9 +281,6 @@ impl Hub {
 
     /// Gives timers to alarms that could not have one as somebody was unwinding.
     pub(super) fn set_late_alarms(&self) {
-        if self.late_alarms.borrow().is_empty() || thread::panicking() {
-            return;
-        }
         for parked in self.late_alarms.take() {
             parked.set_timer(self);
         }

@@ -56,8 +56,9 @@ impl Hub {
             } else {
                 self.run_ready();
             }
-            self.kill_late();
-            self.set_late_alarms();
+            if self.is_late.get() && !thread::panicking() {
+                self.catch_up();
+            }
             if self.closed.get() {
                 // Told to end when it could not unwind, as a destructor waits that never ends.
                 return Wake::Ended;
@@ -168,11 +169,11 @@ impl Hub {
     }
 
     /// Kills again those who could not unwind when they were killed, as they or another greenlet of
-    /// the thread was unwinding.
-    fn kill_late(&self) {
-        if self.late_kills.borrow().is_empty() || thread::panicking() {
-            return;
-        }
+    /// the thread was unwinding; and sees to alarms that are late for the same reason.
+    #[cold]
+    fn catch_up(&self) {
+        self.is_late.set(false);
+        self.set_late_alarms();
         for victim in self.late_kills.take() {
             if victim.has_pending_kill() && !victim.is_dead() {
                 self.undisturbed(|| {

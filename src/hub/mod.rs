@@ -124,6 +124,8 @@ pub(crate) struct Hub {
     late_kills: RefCell<Vec<Greenlet<Wake>>>,
     /// Alarms that nobody may be woken by as somebody unwinds.
     late_alarms: RefCell<Vec<Rc<alarms::Parked>>>,
+    /// Whether there may be such kills or alarms.
+    is_late: Cell<bool>,
     /// Hand-overs that are left before the mainloop's turn.
     budget: Cell<u32>,
     /// With no more hand-overs left than this, whoever yields has the mainloop run.
@@ -159,6 +161,7 @@ impl Hub {
             in_mainloop: Cell::new(false),
             late_kills: RefCell::default(),
             late_alarms: RefCell::default(),
+            is_late: Cell::new(false),
             // Without one, each hand-over goes through the mainloop.
             budget: Cell::new(if is_shuffled { 0 } else { BUDGET }),
             floor: Cell::new(0),
@@ -225,6 +228,11 @@ impl Hub {
     #[inline]
     fn may_block(&self) {
         greenlet::raise_pending_kill();
+        self.refuse_in_mainloop();
+    }
+
+    #[inline]
+    fn refuse_in_mainloop(&self) {
         let in_mainloop = self.in_mainloop.get();
         assert!(!in_mainloop, "do not call blocking functions from the mainloop");
     }
@@ -310,6 +318,7 @@ impl Hub {
     fn note_late_kill(&self, victim: &Greenlet<Wake>) {
         if victim.has_pending_kill() {
             self.late_kills.borrow_mut().push(victim.clone());
+            self.is_late.set(true);
         }
     }
 

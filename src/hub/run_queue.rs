@@ -150,7 +150,7 @@ pub(super) struct RunQueue {
 
 impl RunQueue {
     /// Parks the greenlet of a wait that has begun and is not over.
-    #[inline]
+    #[inline(always)]
     pub(super) fn park(&mut self, id: WaitId, greenlet: Greenlet<Wake>, waits_for: WaitsFor) {
         let index = id.place as usize;
         if index >= self.parked.len() {

@@ -53,13 +53,15 @@ impl<'a> Wait<'a> {
         if hub.closed.get() {
             return Wake::Closed;
         }
-        let has_pending = greenlet::has_pending();
-        hub.may_block();
-        if has_pending { hub.park_with_alarms(self, deadline) } else { self.park_until(deadline) }
+        if greenlet::has_pending() {
+            return hub.park_disturbed(self, deadline);
+        }
+        hub.refuse_in_mainloop();
+        self.park_until(deadline)
     }
 
     /// [`park`](Self::park), when nothing speaks against it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn park_until(mut self, deadline: Deadline) -> Wake {
         let hub = self.hub;
         if !deadline.is_never() {
