@@ -50,7 +50,7 @@ fn one_send_wakes_all_who_wait_also_if_each_then_fails() {
         sleep(NOW);
         event.send(7).unwrap();
         for waiter in waiters {
-            let payload = waiter.join().map(|()| ()).unwrap_err();
+            let payload = waiter.join().unwrap_err();
             assert_eq!(payload.downcast_ref(), Some(&7_u32));
         }
     });

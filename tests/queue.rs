@@ -214,7 +214,7 @@ fn what_a_getter_raises_afterwards_is_not_the_putters_business() {
         });
         sleep(NOW);
         queue.put(3);
-        assert_eq!(getter.join().map(|()| ()).unwrap_err().downcast_ref(), Some(&3_u32));
+        assert_eq!(getter.join().unwrap_err().downcast_ref(), Some(&3_u32));
     });
 }
 

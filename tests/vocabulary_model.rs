@@ -30,8 +30,11 @@ fn number_from(variable: &str, default: u64) -> u64 {
     env::var(variable).map_or(default, |text| text.parse().expect("a number"))
 }
 
+/// What a seed stands for.
+type Make<M> = fn(u64) -> (Rc<dyn Subject<M>>, M);
+
 /// Runs each program on a simulated hub, with a subject and a model that are made for its seed.
-fn check<M: Model>(make: fn(u64) -> (Rc<dyn Subject<M>>, M)) {
+fn check<M: Model>(make: Make<M>) {
     let seed = number_from("STOLON_MODEL_SEED", SEED);
     let programs = number_from("STOLON_MODEL_PROGRAMS", PROGRAMS);
     // Shown if the test fails.

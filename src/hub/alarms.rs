@@ -163,7 +163,9 @@ impl List {
         let Some(entry) = entry else { return };
         self.remove(&entry);
         entry.is_pending.set(false);
-        assert!(!cfg!(panic = "abort"), "a timeout cannot be raised: panics abort here");
+        if cfg!(panic = "abort") {
+            panic!("a timeout cannot be raised: panics abort here");
+        }
         resume_unwind((entry.payload)());
     }
 
@@ -201,7 +203,7 @@ impl Parked {
         }
     }
 
-    fn set_timer(&self, hub: &Hub) {
+    pub(super) fn set_timer(&self, hub: &Hub) {
         let alarm = self.alarm.get();
         if !alarm.is_never() && alarm <= self.deadline {
             self.timer.set(Some(hub.timers.borrow_mut().insert(alarm, Due::Wait(self.wait))));
@@ -222,7 +224,7 @@ impl Drop for Parking<'_> {
             self.hub.timers.borrow_mut().cancel(timer);
         }
         self.list.parked.take();
-        self.hub.late_alarms.borrow_mut().retain(|late| !Rc::ptr_eq(late, self.parked));
+        self.hub.late.remove_alarm(self.parked);
     }
 }
 
@@ -266,8 +268,7 @@ impl Hub {
         if may_raise {
             parked.set_timer(self);
         } else {
-            self.late_alarms.borrow_mut().push(Rc::clone(&parked));
-            self.is_late.set(true);
+            self.late.add_alarm(&parked);
         }
         let wake = wait.park_until(deadline);
         let has_fired = wake == Wake::Expired && parked.has_fired(self);
@@ -277,12 +278,5 @@ impl Hub {
         }
         list.forget_cancelled();
         wake
-    }
-
-    /// Gives timers to alarms that could not have one as somebody was unwinding.
-    pub(super) fn set_late_alarms(&self) {
-        for parked in self.late_alarms.take() {
-            parked.set_timer(self);
-        }
     }
 }

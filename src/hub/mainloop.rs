@@ -4,7 +4,6 @@ use std::fmt::Write;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
-use std::thread;
 use std::time::Duration;
 
 use super::{BUDGET, Due, Hub, ROUND_IS_OVER, Wake};
@@ -56,9 +55,7 @@ impl Hub {
             } else {
                 self.run_ready();
             }
-            if self.is_late.get() && !thread::panicking() {
-                self.catch_up();
-            }
+            self.do_what_is_late();
             if self.closed.get() {
                 // Told to end when it could not unwind, as a destructor waits that never ends.
                 return Wake::Ended;
@@ -166,23 +163,6 @@ impl Hub {
             let _ = write!(report, "\n  {greenlet:?}, which waits for {waits_for}");
         }
         report
-    }
-
-    /// Kills again those who could not unwind when they were killed, as they or another greenlet of
-    /// the thread was unwinding; and sees to alarms that are late for the same reason.
-    #[cold]
-    fn catch_up(&self) {
-        self.is_late.set(false);
-        self.set_late_alarms();
-        for victim in self.late_kills.take() {
-            if victim.has_pending_kill() && !victim.is_dead() {
-                self.undisturbed(|| {
-                    self.set_in_mainloop(false);
-                    victim.exit_now::<Wake>();
-                    self.set_in_mainloop(true);
-                });
-            }
-        }
     }
 
     /// Leaves the mainloop for a greenlet whose turn has come, and returns when a green thread has

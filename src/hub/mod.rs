@@ -35,6 +35,7 @@ mod fairness;
 mod fd;
 mod fd_table;
 mod fork;
+mod late;
 mod line;
 mod mainloop;
 mod registration;
@@ -66,6 +67,7 @@ pub(crate) use current::{current, existing, try_current, yield_now};
 pub(crate) use fd::{Drained, Source};
 pub(crate) use fd_table::Direction;
 use fd_table::FdTable;
+use late::Late;
 pub(crate) use line::{Line, Ticket};
 use remote::Remote;
 pub(crate) use remote::job;
@@ -120,12 +122,8 @@ pub(crate) struct Hub {
     mainloop: RefCell<Option<Greenlet<Wake>>>,
     /// Whether the mainloop is the current greenlet.
     in_mainloop: Cell<bool>,
-    /// Who was killed and could not unwind.
-    late_kills: RefCell<Vec<Greenlet<Wake>>>,
-    /// Alarms that nobody may be woken by as somebody unwinds.
-    late_alarms: RefCell<Vec<Rc<alarms::Parked>>>,
-    /// Whether there may be such kills or alarms.
-    is_late: Cell<bool>,
+    /// What has to wait until nobody unwinds.
+    late: Late,
     /// Hand-overs that are left before the mainloop's turn.
     budget: Cell<u32>,
     /// With no more hand-overs left than this, whoever yields has the mainloop run.
@@ -159,9 +157,7 @@ impl Hub {
             fds: RefCell::default(),
             mainloop: RefCell::new(None),
             in_mainloop: Cell::new(false),
-            late_kills: RefCell::default(),
-            late_alarms: RefCell::default(),
-            is_late: Cell::new(false),
+            late: Late::default(),
             // Without one, each hand-over goes through the mainloop.
             budget: Cell::new(if is_shuffled { 0 } else { BUDGET }),
             floor: Cell::new(0),
@@ -214,7 +210,7 @@ impl Hub {
         // Its descriptor is not to be leaked with the greenlets that still refer to the hub.
         drop(self.poller.take());
         self.remote.close();
-        let late_kills = self.late_kills.take();
+        let late_kills = self.late.take_kills();
         let all = self.run_queue.borrow_mut().take_all();
         for greenlet in all.into_iter().chain(late_kills) {
             if greenlet.is_active() {
@@ -311,14 +307,6 @@ impl Hub {
         match self.mainloop() {
             Ok(mainloop) => mainloop.switch_into(Wake::Turn),
             Err(e) => panic!("the hub's mainloop could not be started: {e}"),
-        }
-    }
-
-    /// Has the mainloop kill a greenlet again that could not unwind when it was killed.
-    fn note_late_kill(&self, victim: &Greenlet<Wake>) {
-        if victim.has_pending_kill() {
-            self.late_kills.borrow_mut().push(victim.clone());
-            self.is_late.set(true);
         }
     }
 
