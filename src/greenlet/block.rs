@@ -269,10 +269,13 @@ impl Block {
         unsafe { &*self.context.get() }.stack_pointer()
     }
 
-    /// Has the processor fetch the innermost frame of a greenlet that does not run.
+    /// Has the processor fetch so many cache lines of the innermost frames of a greenlet that does not
+    /// run.
     #[inline(always)]
-    pub(super) fn prefetch_frame(&self) {
-        arch::prefetch(self.stack_pointer());
+    pub(super) fn prefetch_frames<const LINES: usize>(&self) {
+        for line in 0..LINES {
+            arch::prefetch(self.stack_pointer().wrapping_add(line * 64));
+        }
     }
 
     /// Whether it can be resumed, one way or another.

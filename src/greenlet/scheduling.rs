@@ -91,11 +91,11 @@ impl<T: 'static> Greenlet<T> {
         arch::prefetch(self.handle.as_ptr().cast());
     }
 
-    /// Has the processor fetch the innermost frame of this suspended greenlet. Its block is read for
-    /// that: see [`prefetch`](Self::prefetch).
+    /// Has the processor fetch so many cache lines of the innermost frames of this suspended greenlet.
+    /// Its block is read for that: see [`prefetch`](Self::prefetch).
     #[inline(always)]
-    pub(crate) fn prefetch_frame(&self) {
-        self.handle.prefetch_frame();
+    pub(crate) fn prefetch_frames<const LINES: usize>(&self) {
+        self.handle.prefetch_frames::<LINES>();
     }
 
     /// Makes what ends in this dead greenlet, as its child, end in `heir` instead; unless that is

@@ -27,6 +27,11 @@ use crate::greenlet::{self, Greenlet};
 /// So many greenlets are taken to be in the processor's first cache.
 const CACHED: usize = 64;
 
+/// So many cache lines of stack are read by one that comes back from waiting for a descriptor, up to
+/// the function that reads or writes; and by one that comes back from its turn.
+const LINES_OF_WAIT: usize = 8;
+const LINES_OF_TURN: usize = 1;
+
 /// Names one wait of one greenlet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WaitId {
@@ -217,7 +222,7 @@ impl RunQueue {
         }
         match self.runnable.pop() {
             Some((greenlet, Reason { wake, .. })) if is_pending => {
-                self.prefetch();
+                self.prefetch::<LINES_OF_WAIT>();
                 Next::Run(greenlet, wake)
             }
             Some((greenlet, _)) => Next::Stale(greenlet),
@@ -237,23 +242,23 @@ impl RunQueue {
             let turn = current.begin_turn();
             Some((current, Reason { turn, wake: Wake::Ready }))
         })?;
-        self.prefetch();
+        self.prefetch::<LINES_OF_TURN>();
         Some((next, wake))
     }
 
     /// Has the processor fetch what the next two turns read: the block of the second, and the frame
     /// of the first, whose block was fetched a turn ago. A few greenlets are in its caches anyway.
     #[inline(always)]
-    fn prefetch(&self) {
+    fn prefetch<const LINES: usize>(&self) {
         if self.runnable.len() > CACHED {
-            self.prefetch_two();
+            self.prefetch_two::<LINES>();
         }
     }
 
     #[inline(never)]
-    fn prefetch_two(&self) {
+    fn prefetch_two<const LINES: usize>(&self) {
         if let (Some(next), Some(second)) = (self.runnable.get(0), self.runnable.get(1)) {
-            next.prefetch_frame();
+            next.prefetch_frames::<LINES>();
             second.prefetch();
         }
     }
