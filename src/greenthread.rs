@@ -31,6 +31,8 @@ use crate::hub::{self, Hub, Wait, WaitId, WaitsFor, Wake};
 /// # Panics
 ///
 /// When no stack can be had; [`Builder::spawn`] returns the error instead.
+#[inline]
+#[track_caller]
 pub fn spawn<R: 'static>(f: impl FnOnce() -> R + 'static) -> GreenThread<R> {
     Builder::new().spawn(f).expect("no green thread could be made")
 }
@@ -44,6 +46,8 @@ pub fn spawn<R: 'static>(f: impl FnOnce() -> R + 'static) -> GreenThread<R> {
 /// # Panics
 ///
 /// When no stack can be had; [`Builder::spawn_n`] returns the error instead.
+#[inline]
+#[track_caller]
 pub fn spawn_n(f: impl FnOnce() + 'static) {
     Builder::new().spawn_n(f).expect("no green thread could be made");
 }
@@ -100,6 +104,7 @@ impl Builder {
     ///
     /// When no stack can be had or the thread's hub cannot be made.
     #[inline(always)]
+    #[track_caller]
     pub fn spawn<R: 'static>(self, f: impl FnOnce() -> R + 'static) -> io::Result<GreenThread<R>> {
         let hub = hub::try_current()?;
         let builder = self.greenlet.parent(&hub.mainloop()?);
@@ -122,6 +127,7 @@ impl Builder {
     ///
     /// As [`spawn`](Self::spawn).
     #[inline(always)]
+    #[track_caller]
     pub fn spawn_n(self, f: impl FnOnce() + 'static) -> io::Result<()> {
         let hub = hub::try_current()?;
         let greenlet = self.greenlet.parent(&hub.mainloop()?).build(|_| {

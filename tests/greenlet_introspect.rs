@@ -277,3 +277,27 @@ fn parked_green_threads_can_be_asked_from_the_hub_and_from_each_other() {
     assert!(text.contains("parks_here"), "{text}");
     parked.wait();
 }
+
+// Where it was made.
+
+#[test]
+fn a_greenlet_knows_where_it_was_made_however_it_was() {
+    let line = line!();
+    let made = [
+        Greenlet::new(|()| ()),
+        Greenlet::builder().build(|()| ()).unwrap(),
+        greenlet::scope(|scope| scope.greenlet(|()| ())),
+    ];
+    let lines: Vec<u32> = made.iter().map(|made| made.made_at().unwrap().line()).collect();
+    assert_eq!(lines, [line + 2, line + 3, line + 4]);
+    assert!(made.iter().all(|made| made.made_at().unwrap().file() == file!()));
+    let spawned = [
+        stolon::spawn(|| greenlet::current::<()>().made_at().unwrap().line()),
+        stolon::greenthread::Builder::new()
+            .spawn(|| greenlet::current::<()>().made_at().unwrap().line())
+            .unwrap(),
+    ];
+    let lines: Vec<u32> = spawned.into_iter().map(|thread| thread.join().unwrap()).collect();
+    assert_eq!(lines, [line + 10, line + 12]);
+    assert_eq!(greenlet::current::<()>().made_at(), None);
+}

@@ -9,6 +9,15 @@ use super::{Context, Departure, Word};
 /// Alignment of a stack pointer, in bytes; here the hardware checks it at each access through sp.
 pub(crate) const STACK_ALIGNMENT: usize = 16;
 
+/// How many [`Registers`](super::Registers) there are, in DWARF's order: x0-x30 sp pc.
+pub(crate) const REGISTERS: usize = 33;
+
+/// Where the stack pointer stands among them: sp.
+pub(crate) const STACK_POINTER: usize = 31;
+
+/// Where the address of the context that is resumed stands among them during a switch: x1.
+pub(crate) const RESUMED: usize = 1;
+
 // No VALUE and PC: the assembly reads them in a pair with TO and SP.
 global_asm!(
     include_str!("../../asm/aarch64/start.s"),
@@ -18,9 +27,17 @@ global_asm!(
     FP = const offset_of!(Context, fp),
 );
 
+global_asm!(include_str!("../../asm/aarch64/retrace.s"));
+
 unsafe extern "C" {
     // Not a function in Rust's sense: it takes its inputs in registers that no ABI passes them in.
     fn stolon_0_1_start();
+
+    pub(super) fn stolon_0_1_retrace(
+        registers: *const usize,
+        run: unsafe extern "C" fn(*mut ()),
+        argument: *mut (),
+    );
 }
 
 /// The code that a prepared context starts with.

@@ -2,7 +2,7 @@
 //!
 //! Layer 1. It knows no other module of the crate: no stack type, no greenlet.
 //!
-//! Each architecture has one file here and two in `asm/`, and each file has the same items in the
+//! Each architecture has one file here and three in `asm/`, and each file has the same items in the
 //! same order:
 //!
 //! | item | is |
@@ -13,9 +13,12 @@
 //! | [`Context::prepare`] | makes a context that will call an entry function on a new stack |
 //! | [`switch`] | saves the running context and resumes another; inlined at each switch site |
 //! | [`prefetch`] | has the processor fetch a cache line |
+//! | [`Registers`] | all registers of an interrupted thread |
+//! | [`retrace`] | runs a function whose backtrace goes on from such registers |
 //!
 //! A switch carries two words: a value and an *event*, which tells the receiver what the value
 //! means. The machine layer interprets neither.
+#![allow(unsafe_code)]
 
 use std::mem::MaybeUninit;
 
@@ -34,7 +37,7 @@ use aarch64 as machine;
 pub(crate) use asan::switch;
 #[cfg(not(stolon_asan))]
 pub(crate) use machine::switch;
-pub(crate) use machine::{STACK_ALIGNMENT, prefetch};
+pub(crate) use machine::{RESUMED, STACK_ALIGNMENT, STACK_POINTER, prefetch};
 #[cfg(target_arch = "x86_64")]
 use x86_64 as machine;
 
@@ -43,6 +46,10 @@ compile_error!("stolon has no machine layer for this architecture");
 
 /// One machine word in flight. It may be uninitialised, and keeps the provenance of a pointer.
 pub(crate) type Word = MaybeUninit<*mut ()>;
+
+/// The registers of a thread that was interrupted, in the order of DWARF's numbers, and last where it
+/// was.
+pub(crate) type Registers = [usize; machine::REGISTERS];
 
 /// What a context's first frame calls: `(argument, value, event)`. It returns where to go when it
 /// is done.
@@ -127,4 +134,27 @@ impl Context {
         (self.sp, self.pc) = (top, machine::start_address());
         (self.fp, self.bx) = (entry as *mut u8, argument.cast());
     }
+}
+
+/// Runs `run`, whose backtraces go on, behind the frames of this call, from `registers` as if they
+/// were its caller's.
+///
+/// # Safety
+///
+/// - What an unwinder reads that follows the unwinding tables from `registers` can be read: the
+///   frames on the stack that they point into, or those of a copy that they were moved to.
+/// - `run` does not panic.
+pub(crate) unsafe fn retrace(registers: &Registers, run: &mut dyn FnMut()) {
+    /// # Safety
+    ///
+    /// The argument points to what `retrace` passes on.
+    unsafe extern "C" fn call(run: *mut ()) {
+        // SAFETY: the caller's promise.
+        unsafe { (*run.cast::<&mut dyn FnMut()>())() }
+    }
+
+    let mut run = run;
+    // SAFETY: the routine calls `call` once, with the address of `run`, which is there meanwhile, and
+    // returns. What it says to unwinders holds by the caller's promise.
+    unsafe { machine::stolon_0_1_retrace(registers.as_ptr(), call, (&raw mut run).cast()) }
 }

@@ -9,6 +9,15 @@ use super::{Context, Departure, Word};
 /// Alignment of a stack pointer where a function is called, in bytes.
 pub(crate) const STACK_ALIGNMENT: usize = 16;
 
+/// How many [`Registers`](super::Registers) there are, in DWARF's order: rax rdx rcx rbx rsi rdi rbp rsp r8-r15 rip.
+pub(crate) const REGISTERS: usize = 17;
+
+/// Where the stack pointer stands among them: rsp.
+pub(crate) const STACK_POINTER: usize = 7;
+
+/// Where the address of the context that is resumed stands among them during a switch: rsi.
+pub(crate) const RESUMED: usize = 4;
+
 global_asm!(
     include_str!("../../asm/x86_64/start.s"),
     TO = const offset_of!(Departure, to),
@@ -20,9 +29,17 @@ global_asm!(
     BX = const offset_of!(Context, bx),
 );
 
+global_asm!(include_str!("../../asm/x86_64/retrace.s"));
+
 unsafe extern "C" {
     // Not a function in Rust's sense: it takes its inputs in registers that no ABI passes them in.
     fn stolon_0_1_start();
+
+    pub(super) fn stolon_0_1_retrace(
+        registers: *const usize,
+        run: unsafe extern "C" fn(*mut ()),
+        argument: *mut (),
+    );
 }
 
 /// The code that a prepared context starts with.

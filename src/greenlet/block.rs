@@ -15,6 +15,8 @@
 use std::any::TypeId;
 use std::cell::{Cell, UnsafeCell};
 use std::fmt;
+use std::io;
+use std::panic::Location;
 use std::ptr;
 use std::rc::Rc;
 
@@ -24,6 +26,7 @@ use super::pending::Pending;
 use super::thread::Thread;
 use super::transfer;
 use crate::arch::{self, Context};
+use crate::stack::sample::{self, About};
 use crate::stack::{Span, Stack, overflow};
 
 /// The type that nobody sends: what a dead greenlet awaits.
@@ -86,6 +89,8 @@ pub(super) struct Block {
     name: Cell<Option<Box<str>>>,
     /// Counts up over a thread's life; 0 is the root.
     pub(super) id: Cell<u64>,
+    /// Where it was made. None for a thread's root.
+    pub(super) made_at: Cell<Option<&'static Location<'static>>>,
     /// What it really awaits, when it is disguised.
     awaits_really: Cell<Option<&'static TypeId>>,
     pub(super) locals: Locals,
@@ -115,6 +120,7 @@ impl Block {
             thread: Rc::clone(thread),
             name: Cell::new(None),
             id: Cell::new(0),
+            made_at: Cell::new(None),
             awaits_really: Cell::new(None),
             locals: Locals::default(),
             attachments: Cell::new(0),
@@ -305,6 +311,36 @@ fn describe_current(tell: &dyn Fn(Span, fmt::Arguments<'_>)) {
         Some(name) => tell(span, format_args!("{name}")),
         None => tell(span, format_args!("#{}", block.id.get())),
     }
+}
+
+/// Has threads that are interrupted say which greenlet they run.
+///
+/// # Errors
+///
+/// The kernel's.
+pub(crate) fn allow_samples() -> io::Result<()> {
+    // SAFETY: `tell_of_current` reads what `describe_current` does, and two fields more that do not
+    // change while their greenlet is current: where it was made, and its context, into which the
+    // machine's switch writes when another has become current.
+    unsafe { sample::allow(tell_of_current) }
+}
+
+/// Passes on what is known of the current greenlet. Runs in a signal handler.
+fn tell_of_current(tell: &mut dyn FnMut(&About<'_>)) {
+    let current = transfer::current_ptr();
+    if current.is_null() {
+        return;
+    }
+    // SAFETY: the current greenlet's block is alive (`transfer::try_current`).
+    let block = unsafe { &*current };
+    tell(&About {
+        name: block.name(),
+        id: block.id.get(),
+        made_at: block.made_at.get(),
+        stack: block.stack_span(),
+        context: block.context.get().addr(),
+        last_stack_pointer: block.stack_pointer().addr(),
+    });
 }
 
 impl fmt::Debug for Block {

@@ -1,6 +1,7 @@
 //! Making greenlets with a name, a stack size or a parent of one's own choice.
 
 use std::io;
+use std::panic::Location;
 
 use super::attachment::Attachment;
 use super::handle::Link;
@@ -65,6 +66,7 @@ impl<T: 'static> Builder<T> {
     ///
     /// When the thread is past the point in its exit at which its greenlets ended.
     #[inline(always)]
+    #[track_caller]
     pub fn build(self, run: impl FnOnce(T) -> T + 'static) -> io::Result<Greenlet<T>> {
         Ok(self.prepare(|_| (run, ()))?.0)
     }
@@ -75,6 +77,7 @@ impl<T: 'static> Builder<T> {
     ///
     /// As there.
     #[inline(always)]
+    #[track_caller]
     pub(crate) fn build_with<A: 'static, F: FnOnce(T) -> T + 'static>(
         self,
         content: impl FnOnce() -> A,
@@ -88,6 +91,7 @@ impl<T: 'static> Builder<T> {
 
     /// Makes the greenlet of what `run` makes for its block, and passes on what else it makes.
     #[inline(always)]
+    #[track_caller]
     fn prepare<F: FnOnce(T) -> T + 'static, A>(
         self,
         run: impl FnOnce(&Link) -> (F, A),
@@ -98,6 +102,7 @@ impl<T: 'static> Builder<T> {
         let stack_bytes = self.stack_bytes.unwrap_or_else(stack::default_stack_bytes);
         let stack = Stack::new(&thread.arenas, stack_bytes)?;
         let block = Link::new(thread, self.name);
+        block.made_at.set(Some(Location::caller()));
         block.set_parent(match &self.parent {
             Some(parent) => parent.handle.link(),
             None => current.link(),

@@ -47,6 +47,7 @@ pub(super) struct Signal<V> {
 /// # Panics
 ///
 /// When no stack can be had.
+#[track_caller]
 pub fn iter<V: 'static>(run: impl FnOnce(&Yielder<V>) + 'static) -> Iter<V> {
     Iter::of(Greenlet::new(body(run)))
 }

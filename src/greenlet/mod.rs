@@ -100,9 +100,11 @@ mod tree;
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::panic::Location;
 
 pub(crate) use attachment::Attachment;
 use block::Stage;
+pub(crate) use block::allow_samples;
 pub use builder::Builder;
 pub use error::{ParentError, SwitchError};
 pub use exit::GreenletExit;
@@ -152,6 +154,7 @@ impl<T: 'static> Greenlet<T> {
     ///
     /// When no stack can be had, as [`std::thread::spawn`] does; [`Builder::build`] returns the
     /// error instead.
+    #[track_caller]
     pub fn new(run: impl FnOnce(T) -> T + 'static) -> Self {
         Self::builder().build(run).expect("no greenlet could be made")
     }
@@ -217,6 +220,17 @@ impl<T: 'static> Greenlet<T> {
     /// The name it was given, if any.
     pub fn name(&self) -> Option<&str> {
         self.handle.name()
+    }
+
+    /// Where in the program it was made: the call of [`new`](Self::new), [`Builder::build`] or
+    /// [`spawn`](crate::greenthread::spawn). None for a thread's root.
+    ///
+    /// ```
+    /// let greenlet = stolon::greenlet::Greenlet::new(|()| ());
+    /// assert!(greenlet.made_at().is_some_and(|place| place.file() == file!()));
+    /// ```
+    pub fn made_at(&self) -> Option<&'static Location<'static>> {
+        self.handle.made_at.get()
     }
 
     /// How much of its stack has ever been used, in bytes, for choosing

@@ -63,6 +63,11 @@ impl<T: 'static> Greenlet<T> {
         self.handle.own.set(Some(self.handle.clone()));
     }
 
+    /// Its number, as in its `Debug`. Counts up over a thread's life; 0 is the root.
+    pub(crate) fn id(&self) -> u64 {
+        self.handle.id.get()
+    }
+
     /// Its place among the greenlets of its thread: a small number, which another may have when its
     /// handles are gone.
     #[inline(always)]

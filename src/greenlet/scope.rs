@@ -146,6 +146,7 @@ impl<'scope> Scope<'scope, '_> {
     /// # Panics
     ///
     /// When no stack can be had.
+    #[track_caller]
     pub fn greenlet<T: 'static>(&'scope self, run: impl FnOnce(T) -> T + 'scope) -> Greenlet<T> {
         self.build(Greenlet::builder(), run).expect("no greenlet could be made")
     }
@@ -159,6 +160,7 @@ impl<'scope> Scope<'scope, '_> {
     /// # Panics
     ///
     /// As there.
+    #[track_caller]
     pub fn build<T: 'static>(
         &'scope self,
         builder: Builder<T>,
@@ -194,6 +196,7 @@ impl<'scope> Scope<'scope, '_> {
     /// # Panics
     ///
     /// When no stack can be had.
+    #[track_caller]
     pub fn iter<V: 'static>(&'scope self, run: impl FnOnce(&Yielder<V>) + 'scope) -> Iter<V> {
         Iter::of(self.greenlet(generator::body(run)))
     }

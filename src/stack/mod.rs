@@ -15,6 +15,7 @@
 
 mod arena;
 pub(crate) mod overflow;
+pub(crate) mod sample;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -158,6 +159,16 @@ pub(crate) struct Span {
 }
 
 impl Span {
+    /// The calling thread's own stack.
+    ///
+    /// # Errors
+    ///
+    /// When the C library cannot find out.
+    pub(crate) fn of_thread() -> io::Result<Self> {
+        let (bottom, top) = sys::memory::thread_stack()?;
+        Ok(Self { bottom, top })
+    }
+
     /// The lowest address.
     #[cfg(stolon_asan)]
     pub(crate) fn bottom(self) -> usize {

@@ -114,7 +114,6 @@ pub(crate) fn is_readable(address: *const u8) -> bool {
 /// # Errors
 ///
 /// When the C library cannot find out.
-#[cfg(stolon_valgrind)]
 pub(crate) fn thread_stack() -> io::Result<(usize, usize)> {
     let mut attributes = std::mem::MaybeUninit::uninit();
     let (mut bottom, mut bytes) = (std::ptr::null_mut(), 0);

@@ -20,6 +20,7 @@ macro_rules! syscall {
 pub(crate) mod epoll;
 pub(crate) mod fault;
 pub(crate) mod fork;
+pub(crate) mod interrupt;
 pub(crate) mod limits;
 pub(crate) mod memory;
 pub(crate) mod net;

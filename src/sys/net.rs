@@ -4,7 +4,7 @@
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::trouble::{self, Call};
 
@@ -122,6 +122,25 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAdd
     // SAFETY: all zeros is a valid `sockaddr_storage`, and so is what the kernel wrote.
     let storage = unsafe { storage.assume_init() };
     Ok((fd, decode(&storage)?))
+}
+
+/// The address of a socket itself and that of its peer, as far as it has them and they are IP
+/// addresses.
+pub(crate) fn addresses(fd: RawFd) -> [Option<SocketAddr>; 2] {
+    type Name =
+        unsafe extern "C" fn(libc::c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int;
+    let address = |name: Name| {
+        let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
+        let mut bytes = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+        // SAFETY: the kernel writes at most `bytes` bytes into `storage`, which has as many. A number
+        // that is no socket's gives an error.
+        if unsafe { name(fd, storage.as_mut_ptr().cast(), &raw mut bytes) } != 0 {
+            return None;
+        }
+        // SAFETY: all zeros is a valid `sockaddr_storage`, and so is what the kernel wrote.
+        decode(&unsafe { storage.assume_init() }).ok()
+    };
+    [address(libc::getsockname), address(libc::getpeername)]
 }
 
 /// An address in the kernel's form, and how many bytes of it count.
