@@ -58,6 +58,11 @@ pub(super) struct Calls {
 }
 
 impl Calls {
+    /// Where a pending call was scheduled.
+    pub(super) fn place_of(&self, index: u32) -> Option<&'static Location<'static>> {
+        Some(self.slots.get(index as usize)?.as_ref()?.place)
+    }
+
     pub(super) fn insert(&mut self, make: impl FnOnce(CallId) -> Call) -> CallId {
         let index = self.vacant.pop().unwrap_or_else(|| {
             self.slots.push(None);

@@ -6,6 +6,8 @@
 //! not cut so short, as a system call for each hand-over would be too dear there: they go on up to
 //! [`BUDGET`].
 
+use std::rc::Rc;
+
 use super::fd_table::FdTable;
 use super::{BUDGET, Due, Hub};
 use crate::clock::Deadline;
@@ -39,5 +41,20 @@ impl Hub {
         if !fds.anyone_waits() {
             self.floor.set(BUDGET);
         }
+    }
+
+    /// Counts an operation that is about to be tried; too many in a row without waiting give others
+    /// a turn.
+    #[inline]
+    pub(crate) fn spend_io(self: &Rc<Self>) {
+        match self.io_budget.get().checked_sub(1) {
+            Some(left) => self.io_budget.set(left),
+            None => self.io_is_spent(),
+        }
+    }
+
+    #[cold]
+    fn io_is_spent(self: &Rc<Self>) {
+        self.yield_now();
     }
 }

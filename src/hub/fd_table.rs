@@ -296,6 +296,11 @@ impl FdTable {
     }
 
     #[inline]
+    /// How many greenlets wait for a descriptor.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
     pub(super) fn anyone_waits(&self) -> bool {
         self.waiting > 0
     }

@@ -48,7 +48,9 @@ impl Hub {
         let _leaves = LeavesMainloop(self);
         self.undisturbed(|| self.let_run(creator, Wake::Start));
         loop {
+            self.note_time();
             self.fire_timers();
+            self.turn_begins();
             self.take_mail();
             if SIMULATED {
                 self.run_ready_simulated();
@@ -70,9 +72,14 @@ impl Hub {
 
     /// Runs who can run, up to the budget.
     pub(super) fn run_ready(&self) {
+        if self.is_watched() {
+            return self.run_ready_watched();
+        }
         self.budget.set(BUDGET);
         self.floor.set(BUDGET - self.round());
+        self.observed.counts.turns_begin(BUDGET);
         while !self.undisturbed(|| self.hand_out_turns()) {}
+        self.observed.counts.turns_end(self.budget.get());
     }
 
     fn hand_out_turns(&self) {
@@ -93,8 +100,10 @@ impl Hub {
             return;
         }
         let now = self.clock.now();
+        self.observed.counts.look_at_lag(self.timers.borrow().next_deadline(), now);
         self.timers.borrow_mut().begin_pass();
         while let Some(call) = self.wake_until_call(now) {
+            self.turn_begins();
             self.run_call(call);
         }
         self.timers.borrow_mut().end_pass();
@@ -138,11 +147,14 @@ impl Hub {
     /// Waits for descriptors, and wakes those who waited for what has happened.
     pub(super) fn ask_poller(&self, timeout: Option<Duration>) {
         let mut events = self.events.borrow_mut();
+        self.observed.counts.polled();
+        self.turn_is_nobodys();
         if let Err(e) =
             self.with_poller(|poller| poller.wait(&mut events, timeout)).and_then(|waited| waited)
         {
             panic!("the hub cannot wait for descriptors: {e}");
         }
+        self.turn_begins();
         let mut fds = self.fds.borrow_mut();
         for event in events.iter() {
             let [reader, writer] = fds.dispatch(&event);
@@ -158,7 +170,7 @@ impl Hub {
     /// What to say when nothing can wake anyone any more.
     pub(super) fn deadlock_report(&self) -> String {
         let mut report = String::from("this operation would block forever: nothing can wake");
-        for (greenlet, waits_for) in self.run_queue.borrow().parked() {
+        for (greenlet, waits_for, _) in self.run_queue.borrow().parked() {
             // Writing to a string does not fail.
             let _ = write!(report, "\n  {greenlet:?}, which waits for {waits_for}");
         }

@@ -27,6 +27,7 @@
 //! ```
 
 mod alarms;
+mod blocked;
 mod call_table;
 mod calls;
 pub mod channel;
@@ -43,8 +44,11 @@ mod remote;
 mod ring;
 mod run_queue;
 mod simulation;
+mod snapshot;
+mod stats;
 mod trampoline;
 pub(crate) mod waiter;
+mod watchdog;
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -57,6 +61,7 @@ use crate::greenlet::{self, Greenlet, SwitchError};
 use crate::poller::{Events, Poller};
 use crate::timers::Timers;
 pub(crate) use alarms::{Alarm, MakePayload};
+pub use blocked::{Blocked, set_blocking_hook, take_blocking_hook};
 use call_table::{Calls, Due};
 use calls::ErrorHook;
 pub use calls::{
@@ -76,6 +81,9 @@ use run_queue::{Next, RunQueue};
 pub(crate) use run_queue::{WaitId, WaitsFor};
 use simulation::Simulation;
 pub use simulation::{Simulated, advance, now, simulate_seeds, simulated};
+pub(crate) use snapshot::{PendingTimer, Snapshot, State, Waiting, What};
+use stats::Observed;
+pub use stats::{Stats, stats};
 pub(crate) use trampoline::prevent_multiple_readers;
 pub use trampoline::{notify_close, trampoline};
 pub(crate) use waiter::Wait;
@@ -138,6 +146,7 @@ pub(crate) struct Hub {
     closed: Cell<bool>,
     /// Whether it is closed or the mainloop is the current greenlet.
     nobody_parks: Cell<bool>,
+    observed: Observed,
     /// Only if it is simulated.
     simulation: Option<Box<Simulation>>,
 }
@@ -166,6 +175,7 @@ impl Hub {
             forks: Cell::new(fork::count()),
             closed: Cell::new(false),
             nobody_parks: Cell::new(false),
+            observed: Observed::default(),
             simulation,
         }))
     }
@@ -210,6 +220,7 @@ impl Hub {
         // Its descriptor is not to be leaked with the greenlets that still refer to the hub.
         drop(self.poller.take());
         self.remote.close();
+        drop(self.observed.watch.take());
         let late_kills = self.late.take_kills();
         let all = self.run_queue.borrow_mut().take_all();
         for greenlet in all.into_iter().chain(late_kills) {
@@ -345,21 +356,6 @@ impl Hub {
                 Next::Nothing => return None,
             }
         }
-    }
-
-    /// Counts an operation that is about to be tried; too many in a row without waiting give others
-    /// a turn.
-    #[inline]
-    pub(crate) fn spend_io(self: &Rc<Self>) {
-        match self.io_budget.get().checked_sub(1) {
-            Some(left) => self.io_budget.set(left),
-            None => self.io_is_spent(),
-        }
-    }
-
-    #[cold]
-    fn io_is_spent(self: &Rc<Self>) {
-        self.yield_now();
     }
 }
 

@@ -97,6 +97,14 @@ impl<T, N: Copy + Default> Ring<T, N> {
         Some((first, first_note))
     }
 
+    /// All, in order, where they are.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&T, N)> {
+        (0..self.len).filter_map(|index| {
+            let slot = self.slots.get(self.place(self.taken.wrapping_add(index)))?;
+            Some((slot.item.as_ref()?, slot.note))
+        })
+    }
+
     /// All, in order.
     pub(super) fn into_items(mut self) -> impl Iterator<Item = T> {
         iter::from_fn(move || Some(self.pop()?.0))

@@ -22,6 +22,7 @@ use std::os::fd::RawFd;
 
 use super::Wake;
 use super::ring::Ring;
+use crate::clock::Time;
 use crate::greenlet::{self, Greenlet};
 
 /// So many greenlets are taken to be in the processor's first cache.
@@ -42,6 +43,16 @@ pub(crate) struct WaitId {
 }
 
 impl WaitId {
+    /// Whether it is the newest wait of `greenlet`.
+    pub(super) fn is_of(self, greenlet: &Greenlet<Wake>) -> bool {
+        self.place == greenlet.place() && self.turn == greenlet.turn()
+    }
+
+    /// The greenlet's place.
+    pub(super) fn place(self) -> u32 {
+        self.place
+    }
+
     /// Begins a wait of `greenlet`; the one before is over.
     #[inline]
     pub(super) fn begin(greenlet: &Greenlet<Wake>) -> Self {
@@ -117,6 +128,8 @@ impl fmt::Display for WaitsFor {
 struct Parked {
     greenlet: Greenlet<Wake>,
     waits_for: WaitsFor,
+    /// When it was parked, to within a pass of the mainloop; zero if that is not noted.
+    since: Time,
 }
 
 /// Beside a greenlet in the queue: why it stands there.
@@ -156,14 +169,20 @@ pub(super) struct RunQueue {
 impl RunQueue {
     /// Parks the greenlet of a wait that has begun and is not over.
     #[inline(always)]
-    pub(super) fn park(&mut self, id: WaitId, greenlet: Greenlet<Wake>, waits_for: WaitsFor) {
+    pub(super) fn park(
+        &mut self,
+        id: WaitId,
+        greenlet: Greenlet<Wake>,
+        waits_for: WaitsFor,
+        since: Time,
+    ) {
         let index = id.place as usize;
         if index >= self.parked.len() {
             self.parked.resize_with(index + 1, || None);
         }
         let place = &mut self.parked[index];
         debug_assert!(place.is_none(), "a greenlet that runs is not parked");
-        *place = Some(Parked { greenlet, waits_for });
+        *place = Some(Parked { greenlet, waits_for, since });
     }
 
     /// Ends the parking of a wait, if it is parked, and returns its greenlet.
@@ -279,8 +298,16 @@ impl RunQueue {
         parked.map(|parked| parked.greenlet).chain(runnable.into_items()).collect()
     }
 
-    /// All greenlets that are parked, and what for.
-    pub(super) fn parked(&self) -> impl Iterator<Item = (&Greenlet<Wake>, WaitsFor)> {
-        self.parked.iter().flatten().map(|parked| (&parked.greenlet, parked.waits_for))
+    /// All greenlets that are parked, what for, and since when; zero if that was not noted.
+    pub(super) fn parked(&self) -> impl Iterator<Item = (&Greenlet<Wake>, WaitsFor, Time)> {
+        let all = self.parked.iter().flatten();
+        all.map(|parked| (&parked.greenlet, parked.waits_for, parked.since))
+    }
+
+    /// Those that stand in the queue, and would run at their turn.
+    pub(super) fn ready(&self) -> impl Iterator<Item = &Greenlet<Wake>> {
+        let all = self.runnable.iter();
+        all.filter(|(greenlet, reason)| greenlet.turn() == reason.turn)
+            .map(|(greenlet, _)| greenlet)
     }
 }

@@ -254,6 +254,7 @@ impl Hub {
         let turns = if simulation.is_shuffled {
             let left = Cell::new(BUDGET);
             while !self.undisturbed(|| self.hand_out_drawn_turns(simulation, &left)) {}
+            self.observed.counts.add_turns(BUDGET - left.get());
             BUDGET - left.get()
         } else {
             self.run_ready();

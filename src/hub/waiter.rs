@@ -67,7 +67,12 @@ impl<'a> Wait<'a> {
         if !deadline.is_never() {
             self.timer = Some(hub.insert_timer(deadline, Due::Wait(self.id)));
         }
-        hub.run_queue.borrow_mut().park(self.id, greenlet::current(), self.waits_for);
+        hub.run_queue.borrow_mut().park(
+            self.id,
+            greenlet::current(),
+            self.waits_for,
+            hub.observed.noted_time.get(),
+        );
         let wake = hub.switch_away();
         // Its turn has come: nothing is left of it but the timer.
         self.cancel_timer();

@@ -74,6 +74,11 @@ impl Heap {
         self.entries.first().copied()
     }
 
+    /// All, in the heap's own order.
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
     pub(super) fn get(&self, position: usize) -> Option<&Entry> {
         self.entries.get(position)
     }

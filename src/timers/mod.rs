@@ -186,6 +186,15 @@ impl<P> Timers<P> {
         self.side_list.iter().map(|entry| entry.deadline).fold(in_heap, Deadline::min)
     }
 
+    /// All pending timers, in no order.
+    pub fn pending(&self) -> impl Iterator<Item = (Deadline, &P)> {
+        let entries = self.heap.entries().iter().chain(&self.side_list);
+        entries.filter_map(|entry| {
+            let payload = self.slots[entry.slot as usize].payload.as_ref()?;
+            Some((entry.deadline, payload))
+        })
+    }
+
     /// Whether the timer has neither fired nor been cancelled.
     pub fn is_pending(&self, id: TimerId) -> bool {
         self.position(id).is_some()

@@ -1,0 +1,224 @@
+//! The watchdog: a thread that looks whether hubs get on, and reports who holds one for too long.
+//!
+//! A hub that is watched notes when each turn began, in an atomic that the watchdog reads; it has the
+//! mainloop hand out all turns, one by one, so that it knows. One that is not watched does nothing of
+//! the kind. The watchdog sleeps until the first turn is due to be over, runs while any hub is
+//! watched, and ends with the last.
+
+use std::cell::Cell;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use super::blocked::{self, Blocked};
+use super::{BUDGET, Hub, ROUND_IS_OVER};
+use crate::greenlet;
+use crate::stack::Span;
+use crate::stack::sample::{self, Sample};
+use crate::sys::{interrupt, time};
+
+/// When nobody has the turn: the hub waits.
+const NOBODY: u64 = 0;
+
+/// The least time between two looks.
+const LEAST_NS: u64 = 1_000_000;
+
+/// What a hub has of it, while it is watched.
+#[derive(Debug)]
+pub(super) struct Watch {
+    /// When the turn that is under way began, in nanoseconds of the monotonic clock.
+    began_ns: Arc<AtomicU64>,
+}
+
+/// What the watchdog has of a hub.
+struct Watched {
+    began_ns: Arc<AtomicU64>,
+    limit_ns: u64,
+    /// The turn that was reported.
+    reported_ns: u64,
+    thread: i32,
+    thread_name: Option<String>,
+    own_stack: Span,
+}
+
+struct Watchdog {
+    watched: Vec<Watched>,
+    is_running: bool,
+}
+
+static WATCHDOG: Mutex<Watchdog> = Mutex::new(Watchdog { watched: Vec::new(), is_running: false });
+static CHANGED: Condvar = Condvar::new();
+
+fn lock() -> MutexGuard<'static, Watchdog> {
+    WATCHDOG.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Watch {
+    /// Watches the calling thread's hub, whose turn begins now.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, when no signal handler can be installed or no thread started.
+    pub(super) fn new(limit: Duration) -> io::Result<Self> {
+        greenlet::allow_samples()?;
+        let watch = Self { began_ns: Arc::new(AtomicU64::new(time::monotonic_ns())) };
+        let watched = Watched {
+            began_ns: Arc::clone(&watch.began_ns),
+            limit_ns: u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX),
+            reported_ns: NOBODY,
+            thread: interrupt::thread_id(),
+            thread_name: thread::current().name().map(str::to_owned),
+            own_stack: Span::of_thread()?,
+        };
+        let mut watchdog = lock();
+        if !watchdog.is_running {
+            thread::Builder::new().name("stolon watchdog".into()).spawn(run)?;
+            watchdog.is_running = true;
+        }
+        watchdog.watched.push(watched);
+        CHANGED.notify_one();
+        Ok(watch)
+    }
+
+    /// Notes that someone's turn begins.
+    pub(super) fn turn_begins(&self) {
+        self.began_ns.store(time::monotonic_ns(), Ordering::SeqCst);
+    }
+
+    /// Notes that the hub waits.
+    pub(super) fn waits(&self) {
+        self.began_ns.store(NOBODY, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Watch {
+    /// Waits until the watchdog is not looking at this thread: afterwards it may end.
+    fn drop(&mut self) {
+        let mut watchdog = lock();
+        watchdog.watched.retain(|watched| !Arc::ptr_eq(&watched.began_ns, &self.began_ns));
+        CHANGED.notify_one();
+    }
+}
+
+/// Whose hub is held, for how long, and by whom.
+type Finding = (Option<String>, Duration, Option<Sample>);
+
+impl Watched {
+    /// Looks at a hub, and says who has held it for too long, or when to look again.
+    fn look(&mut self, now_ns: u64) -> Result<Finding, u64> {
+        let began_ns = self.began_ns.load(Ordering::SeqCst);
+        if began_ns == NOBODY || began_ns == self.reported_ns {
+            return Err(now_ns.saturating_add(self.limit_ns));
+        }
+        let due_ns = began_ns.saturating_add(self.limit_ns);
+        if now_ns < due_ns {
+            return Err(due_ns);
+        }
+        // Once for each turn, whatever comes of it.
+        self.reported_ns = began_ns;
+        let sample = sample::take(self.thread, self.own_stack, (&self.began_ns, began_ns));
+        if self.began_ns.load(Ordering::SeqCst) != began_ns && !matches!(sample, Ok(Some(_))) {
+            // It was over before it was asked.
+            return Err(now_ns.saturating_add(self.limit_ns));
+        }
+        let held = Duration::from_nanos(time::monotonic_ns() - began_ns);
+        Ok((self.thread_name.clone(), held, sample.ok().flatten()))
+    }
+}
+
+/// The watchdog's thread.
+fn run() {
+    let mut watchdog = lock();
+    while !watchdog.watched.is_empty() {
+        let now_ns = time::monotonic_ns();
+        let mut next_ns = u64::MAX;
+        for watched in &mut watchdog.watched {
+            let look_ns = match watched.look(now_ns) {
+                Ok(finding) => {
+                    report(finding);
+                    now_ns
+                }
+                Err(look_ns) => look_ns,
+            };
+            next_ns = next_ns.min(look_ns);
+        }
+        let wait = Duration::from_nanos(next_ns.saturating_sub(now_ns).max(LEAST_NS));
+        let waited = CHANGED.wait_timeout(watchdog, wait);
+        watchdog = waited.unwrap_or_else(PoisonError::into_inner).0;
+    }
+    watchdog.is_running = false;
+}
+
+/// Reports on a thread of its own: to find names takes long, the hook may do what it likes, and
+/// meanwhile somebody else may hold a hub.
+fn report((thread, held, sample): Finding) {
+    let hook = blocked::hook();
+    let report = move || blocked::report(&Blocked::new(thread, held, sample), hook.as_deref());
+    // Without a thread there is no report.
+    let _ = thread::Builder::new().name("stolon report".into()).spawn(report);
+}
+
+/// What a hub does for the watchdog.
+impl Hub {
+    /// Has the watchdog report who holds the hub longer than `limit`, or no more. Does nothing to a
+    /// simulated one, on which no time passes while a greenlet runs.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, when the watchdog cannot be started.
+    pub(crate) fn set_watch(&self, limit: Option<Duration>) -> io::Result<()> {
+        drop(self.observed.watch.take());
+        self.note_time();
+        let Some(limit) = limit.filter(|_| !self.clock.is_simulated()) else { return Ok(()) };
+        *self.observed.watch.borrow_mut() = Some(Watch::new(limit)?);
+        self.note_time();
+        // From now on the mainloop hands out the turns.
+        self.observed.counts.turns_end(self.budget.replace(0));
+        self.observed.counts.turns_begin(0);
+        Ok(())
+    }
+
+    pub(super) fn is_watched(&self) -> bool {
+        self.observed.watch.borrow().is_some()
+    }
+
+    /// As [`run_ready`](Hub::run_ready), but nobody hands over to another, and each turn is noted.
+    pub(super) fn run_ready_watched(&self) {
+        self.budget.set(0);
+        self.observed.counts.turns_begin(0);
+        let (left, round) = (Cell::new(BUDGET), Cell::new(self.round()));
+        let hand_out = || {
+            while left.get() > 0 && round.get() > 0 && !self.closed.get() {
+                let Some((greenlet, wake)) = self.next_if(|_| true) else { break };
+                left.set(left.get() - 1);
+                self.observed.counts.add_turns(1);
+                self.turn_begins();
+                self.let_run(greenlet, wake);
+                match self.floor.replace(0) {
+                    0 => {}
+                    // It has yielded.
+                    ROUND_IS_OVER => round.set((round.get() - 1).min(self.round())),
+                    // Somebody waits for time or the world, where nobody did.
+                    _ => round.set(1),
+                }
+            }
+        };
+        while !self.undisturbed(hand_out) {}
+    }
+
+    /// Tells the watchdog, if there is one, that someone else has the hub from now on.
+    pub(super) fn turn_begins(&self) {
+        if let Some(watch) = &*self.observed.watch.borrow() {
+            watch.turn_begins();
+        }
+    }
+
+    /// Tells the watchdog, if there is one, that the hub waits.
+    pub(super) fn turn_is_nobodys(&self) {
+        if let Some(watch) = &*self.observed.watch.borrow() {
+            watch.waits();
+        }
+    }
+}
