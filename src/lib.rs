@@ -36,6 +36,7 @@
 //! | size and count stacks | [`stack`] |
 //! | wait for any descriptor | [`hub::trampoline`] |
 //! | wait for descriptors without any of this | [`poller`] |
+//! | look into a process that is stuck or slow | [`debug`], [`hub`] |
 //!
 //! # What to know before
 //!
