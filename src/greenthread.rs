@@ -4,8 +4,12 @@
 //! schedules; the new green thread runs when the current one next blocks. A green thread that
 //! nobody holds a handle to runs on.
 
+mod kill;
+mod later;
+mod links;
 #[cfg(test)]
 mod tests;
+mod unhandled;
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -18,6 +22,16 @@ use std::time::Duration;
 use crate::clock::Deadline;
 use crate::greenlet::{self, Attachment, Greenlet, GreenletExit};
 use crate::hub::{self, Hub, Wait, WaitId, WaitsFor, Wake};
+use crate::timeout::TimedOut;
+pub use kill::kill;
+pub use later::{spawn_after, spawn_after_local};
+pub use links::LinkId;
+use links::Rare;
+use unhandled::Failure;
+pub use unhandled::{Unhandled, UnhandledHook, set_unhandled_hook};
+
+/// What unwinding carries.
+type Payload = Box<dyn Any + Send>;
 
 /// Runs `f` in a new green thread, mirroring eventlet's `spawn` and [`std::thread::spawn`].
 ///
@@ -41,7 +55,7 @@ pub fn spawn<R: 'static>(f: impl FnOnce() -> R + 'static) -> GreenThread<R> {
 /// handle, and no place for a result.
 ///
 /// It starts as those of [`spawn`] do. The panic hook reports a panic, which ends the green thread and
-/// nothing else.
+/// nothing else, and goes to the hook of [`set_unhandled_hook`].
 ///
 /// # Panics
 ///
@@ -64,6 +78,11 @@ pub fn spawn_n(f: impl FnOnce() + 'static) {
 #[inline(always)]
 pub fn sleep(duration: Duration) {
     if duration.is_zero() { hub::yield_now() } else { sleep_for(duration) }
+}
+
+/// The greenlet that runs now, mirroring eventlet's `getcurrent`.
+pub fn getcurrent() -> Greenlet {
+    greenlet::current()
 }
 
 fn sleep_for(duration: Duration) {
@@ -112,7 +131,7 @@ impl Builder {
             let ending = Ending { shared };
             move |_: Wake| {
                 let outcome = catch_unwind(AssertUnwindSafe(f));
-                ending.shared.end(outcome);
+                Shared::end(&ending.shared, outcome);
                 Wake::Ended
             }
         })?;
@@ -131,7 +150,7 @@ impl Builder {
     pub fn spawn_n(self, f: impl FnOnce() + 'static) -> io::Result<()> {
         let hub = hub::try_current()?;
         let greenlet = self.greenlet.parent(&hub.mainloop()?).build(|_| {
-            f();
+            unhandled::run(f);
             Wake::Ended
         })?;
         greenlet.hold_itself();
@@ -166,54 +185,58 @@ impl<R: 'static> GreenThread<R> {
     where
         R: Clone,
     {
-        self.shared.wait_for_end();
+        Shared::wait_for_end(&self.shared);
         if let Some(Ok(value)) = &*self.shared.outcome.borrow() {
             return value.clone();
         }
-        let Some(Err(payload)) = self.shared.outcome.take() else {
+        let Some(Err(failure)) = self.shared.outcome.take() else {
             panic!("the result of the green thread is gone");
         };
-        *self.shared.outcome.borrow_mut() = Some(Err(copy_of(&*payload)));
+        let payload = failure.tell();
+        *self.shared.outcome.borrow_mut() = Some(Err(Failure::copy(copy_of(&*payload))));
         resume_unwind(payload)
     }
 
     /// Waits for the green thread to end, and returns its result or the payload of its panic, as
     /// [`std::thread::JoinHandle::join`] does.
     pub fn join(self) -> thread::Result<R> {
-        self.shared.wait_for_end();
+        Shared::wait_for_end(&self.shared);
         let outcome = self.shared.outcome.borrow_mut().take();
-        outcome.unwrap_or_else(|| panic!("the result of the green thread is gone"))
-    }
-
-    /// Ends the green thread by raising [`GreenletExit`] where it waits, mirroring eventlet's
-    /// `kill`.
-    ///
-    /// It runs at once, unwinds, and its destructors run; the caller goes on after all that are
-    /// runnable now. One that has not started never does. On one that has ended it does nothing; on
-    /// the current one it raises the exit.
-    ///
-    /// # Panics
-    ///
-    /// With [`GreenletExit`], if it is the current green thread. And where panics abort, if it has
-    /// started: it cannot unwind there.
-    pub fn kill(&self) {
-        if !self.is_dead() {
-            let greenlet = self.shared.greenlet::<Wake>();
-            let cannot_unwind = cfg!(panic = "abort") && greenlet.is_started();
-            assert!(!cannot_unwind, "{greenlet:?} cannot be killed: panics abort here");
-            if greenlet.is_current() {
-                resume_unwind(Box::new(GreenletExit));
-            }
-            // A thread that is exiting ends it by itself.
-            if let Some(hub) = hub::current() {
-                hub.exit_greenlet(&greenlet);
-            }
-        }
+        let outcome = outcome.unwrap_or_else(|| panic!("the result of the green thread is gone"));
+        outcome.map_err(Failure::tell)
     }
 
     /// Whether it has ended.
     pub fn is_dead(&self) -> bool {
         self.shared.has_ended.get()
+    }
+}
+
+impl<R: 'static> GreenThread<R> {
+    /// Runs `f` here and now, and returns the handle to a green thread that has ended as `f` has. An
+    /// exit, or a timeout, goes on: it is this greenlet that is meant.
+    pub(crate) fn run_here(f: impl FnOnce() -> R) -> Self {
+        match catch_unwind(AssertUnwindSafe(f)) {
+            Err(payload) if is_meant_for_all(&*payload) => resume_unwind(payload),
+            outcome => Self::ended(outcome),
+        }
+    }
+
+    /// A handle to a green thread that has ended.
+    pub(crate) fn ended(outcome: thread::Result<R>) -> Self {
+        let shared = Greenlet::<Wake>::builder().reserve(Shared::new);
+        Shared::end(&shared, outcome);
+        Self { shared }
+    }
+
+    /// Whether it runs now.
+    pub(crate) fn is_current(&self) -> bool {
+        self.shared.greenlet::<Wake>().is_current()
+    }
+
+    /// Waits for it to end, and takes nothing. False if `deadline` passes before that.
+    pub(crate) fn wait_until(&self, deadline: Deadline) -> bool {
+        Shared::wait_until(&self.shared, deadline)
     }
 }
 
@@ -228,11 +251,12 @@ impl<R: 'static> fmt::Debug for GreenThread<R> {
 }
 
 /// What a green thread and its handle have in common.
-struct Shared<R> {
+struct Shared<R: 'static> {
     has_ended: Cell<bool>,
     /// When it has ended, until the result is moved out.
-    outcome: RefCell<Option<thread::Result<R>>>,
+    outcome: RefCell<Option<Result<R, Failure>>>,
     waiters: Waiters,
+    rare: Rare<R>,
 }
 
 /// Who waits for a green thread to end. One waiter, the common case, takes no memory of its own.
@@ -271,36 +295,49 @@ impl Waiters {
     }
 }
 
-impl<R> Shared<R> {
+impl<R: 'static> Shared<R> {
     fn new() -> Self {
         Self {
             has_ended: Cell::new(false),
             outcome: RefCell::new(None),
             waiters: Waiters::default(),
+            rare: Rare::new(),
         }
     }
 
     /// Called once, by the green thread itself or by who killed it before it started.
-    fn end(&self, outcome: thread::Result<R>) {
-        *self.outcome.borrow_mut() = Some(outcome);
-        self.has_ended.set(true);
+    fn end(this: &Attachment<Self>, outcome: thread::Result<R>) {
+        *this.outcome.borrow_mut() = Some(outcome.map_err(Failure::new));
+        if !this.rare.is_none() {
+            Self::end_rare(this);
+        }
+        this.has_ended.set(true);
         if let Some(hub) = hub::current() {
-            self.waiters.wake(&hub);
+            this.waiters.wake(&hub);
         }
     }
 
-    fn wait_for_end(&self) {
-        while !self.has_ended.get() {
+    fn wait_for_end(this: &Attachment<Self>) {
+        Self::wait_until(this, Deadline::NEVER);
+    }
+
+    /// False if `deadline` passes before the end.
+    fn wait_until(this: &Attachment<Self>, deadline: Deadline) -> bool {
+        while !this.has_ended.get() && !Self::asks_itself(this) {
             let woken = hub::current().map(|hub| {
                 let wait = Wait::begin(&hub, WaitsFor::GreenThread);
-                let _waiting = Waiting::new(&self.waiters, wait.id());
-                wait.park(Deadline::NEVER)
+                let _waiting = Waiting::new(&this.waiters, wait.id());
+                wait.park(deadline)
             });
+            if woken == Some(Wake::Expired) {
+                return this.has_ended.get();
+            }
             assert!(
                 !matches!(woken, None | Some(Wake::Closed)),
                 "cannot wait for a green thread: this thread is exiting"
             );
         }
+        true
     }
 }
 
@@ -328,12 +365,17 @@ struct Ending<R: 'static> {
     shared: Attachment<Shared<R>>,
 }
 
-impl<R> Drop for Ending<R> {
+impl<R: 'static> Drop for Ending<R> {
     fn drop(&mut self) {
         if !self.shared.has_ended.get() {
-            self.shared.end(Err(Box::new(GreenletExit)));
+            Shared::end(&self.shared, Err(Box::new(GreenletExit)));
         }
     }
+}
+
+/// Whether somebody else may wait for what unwinds the current greenlet: an exit, or a timeout.
+pub(crate) fn is_meant_for_all(payload: &(dyn Any + Send)) -> bool {
+    payload.is::<GreenletExit>() || payload.is::<TimedOut>()
 }
 
 /// The next best thing to a copy of a panic's payload.

@@ -72,7 +72,7 @@ pub mod debug;
 #[doc(hidden)]
 pub use sys::trouble as faults;
 
-pub use greenthread::{GreenThread, sleep, spawn, spawn_n};
+pub use greenthread::{GreenThread, sleep, spawn, spawn_after, spawn_after_local, spawn_n};
 
 /// The examples in the README are compiled and run.
 #[cfg(doctest)]

@@ -49,6 +49,11 @@ impl<A: 'static> Attachment<A> {
         Greenlet::from_handle(self.block.handle())
     }
 
+    /// The block that it is attached to.
+    pub(super) fn block(&self) -> &Link {
+        &self.block
+    }
+
     #[inline]
     fn content(&self) -> *mut A {
         let room = self.block.room();

@@ -4,6 +4,7 @@ use std::io;
 use std::panic::Location;
 
 use super::attachment::Attachment;
+use super::block::Stage;
 use super::handle::Link;
 use super::{Greenlet, entry, thread};
 use crate::stack::{self, Stack};
@@ -87,6 +88,47 @@ impl<T: 'static> Builder<T> {
             let attachment = Attachment::new(block.clone(), content);
             (run(attachment.clone()), attachment)
         })
+    }
+
+    /// A block with what `content` makes attached to it, for a greenlet that is made later, by
+    /// [`build_reserved`](Self::build_reserved), or never. It has no stack until then, and nothing can
+    /// be sent to it.
+    pub(crate) fn reserve<A: 'static>(self, content: impl FnOnce() -> A) -> Attachment<A> {
+        let current = thread::current();
+        let block = Link::new(&current.thread, self.name);
+        block.set_parent(current.link());
+        Attachment::new(block, content)
+    }
+
+    /// As [`build`](Self::build), of a block that was reserved, which has its name already.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Panics
+    ///
+    /// When the block's greenlet has been made before.
+    pub(crate) fn build_reserved<A: 'static>(
+        self,
+        reserved: &Attachment<A>,
+        run: impl FnOnce(T) -> T + 'static,
+    ) -> io::Result<Greenlet<T>> {
+        let block = reserved.block();
+        // Nobody else writes to the context of a block that has neither stack nor past.
+        let is_new = block.stage.get() == Stage::Unstarted && block.stack_span().is_none();
+        assert!(is_new, "a greenlet is made once");
+        let current = thread::current();
+        current.thread.reap();
+        let stack_bytes = self.stack_bytes.unwrap_or_else(stack::default_stack_bytes);
+        let stack = Stack::new(&current.thread.arenas, stack_bytes)?;
+        block.set_parent(match &self.parent {
+            Some(parent) => parent.handle.link(),
+            None => current.link(),
+        });
+        entry::prepare(block, stack, run)?;
+        current.thread.enroll(block);
+        Ok(Greenlet::from_handle(block.handle()))
     }
 
     /// Makes the greenlet of what `run` makes for its block, and passes on what else it makes.

@@ -1,5 +1,7 @@
 //! What a scheduler needs of greenlets, and users do not: the hub's side of the layer.
 
+use std::any::Any;
+
 use super::block::AtExit;
 use super::exit;
 use super::handle::Link;
@@ -115,6 +117,18 @@ impl<T: 'static> Greenlet<T> {
     pub(crate) fn exit_now<U: 'static>(&self) -> Option<Result<U, SwitchError<U>>> {
         let living = !self.is_dead();
         living.then(|| throw::signal(&self.handle, Signal::Kill))
+    }
+}
+
+impl<T: 'static> Greenlet<T> {
+    /// As [`throw`](Self::throw), but returns when the current greenlet is next switched to with a
+    /// `U`, and does nothing to a greenlet that is dead.
+    pub(crate) fn throw_now<U: 'static>(
+        &self,
+        payload: Box<dyn Any + Send>,
+    ) -> Option<Result<U, SwitchError<U>>> {
+        let living = !self.is_dead();
+        living.then(|| throw::signal(&self.handle, Signal::Throw(payload)))
     }
 }
 

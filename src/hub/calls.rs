@@ -12,9 +12,9 @@ use std::rc::{Rc, Weak};
 use std::thread;
 use std::time::Duration;
 
+use super::Hub;
 use super::call_table::{Call, CallId, Due};
-use super::{Hub, Wake};
-use crate::greenlet::{self, Acquaintance, Greenlet, GreenletExit};
+use crate::greenlet::{self, Acquaintance, GreenletExit};
 
 /// What [`set_error_hook`] sets.
 pub(super) type ErrorHook = Rc<dyn Fn(&CallPanic<'_>)>;
@@ -293,26 +293,6 @@ impl Hub {
         for call in self.take_calls() {
             dispose(catch_unwind(AssertUnwindSafe(|| drop(call))));
         }
-    }
-
-    /// Makes a greenlet unwind for a call, which goes on when that has ended or waits.
-    pub(super) fn exit_from_mainloop(&self, victim: &Greenlet<Wake>) {
-        let is_mainloop = self.mainloop.borrow().as_ref().is_some_and(Greenlet::is_current);
-        assert!(is_mainloop, "do not call blocking functions from the mainloop");
-        let _back = BackInMainloop(self);
-        self.set_in_mainloop(false);
-        // Whatever comes back: it is the mainloop that is resumed.
-        let _ = victim.exit_now::<Wake>();
-        self.note_late_kill(victim);
-    }
-}
-
-/// Notes that the mainloop is the current greenlet again, after a panic too.
-struct BackInMainloop<'a>(&'a Hub);
-
-impl Drop for BackInMainloop<'_> {
-    fn drop(&mut self) {
-        self.0.set_in_mainloop(true);
     }
 }
 

@@ -36,6 +36,7 @@ mod fairness;
 mod fd;
 mod fd_table;
 mod fork;
+mod interrupt;
 mod late;
 mod line;
 mod mainloop;
@@ -47,6 +48,7 @@ mod simulation;
 mod snapshot;
 mod stats;
 mod trampoline;
+mod turnstile;
 pub(crate) mod waiter;
 mod watchdog;
 
@@ -86,6 +88,7 @@ use stats::Observed;
 pub use stats::{Stats, stats};
 pub(crate) use trampoline::prevent_multiple_readers;
 pub use trampoline::{notify_close, trampoline};
+pub(crate) use turnstile::{Turn, Turnstile};
 pub(crate) use waiter::Wait;
 
 /// So many times control is handed on before the mainloop looks at timers and descriptors again.
@@ -318,21 +321,6 @@ impl Hub {
         match self.mainloop() {
             Ok(mainloop) => mainloop.switch_into(Wake::Turn),
             Err(e) => panic!("the hub's mainloop could not be started: {e}"),
-        }
-    }
-
-    /// Makes a greenlet that is not the current one unwind now. The current one goes on at its next
-    /// turn, or at once if it is the mainloop.
-    pub(crate) fn exit_greenlet(self: &Rc<Self>, victim: &Greenlet<Wake>) {
-        if self.in_mainloop.get() {
-            return self.exit_from_mainloop(victim);
-        }
-        let _wait = Wait::stand_in_queue(self);
-        // Else it was dead already, or this greenlet's turn has come.
-        let ended_here = matches!(victim.exit_now::<Wake>(), Some(Ok(Wake::Ended) | Err(_)));
-        self.note_late_kill(victim);
-        if ended_here {
-            self.switch_away();
         }
     }
 

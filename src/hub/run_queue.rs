@@ -97,6 +97,14 @@ pub(crate) enum WaitsFor {
     RoomForItem,
     /// All items of a queue to be done.
     TasksDone,
+    /// A pool of green threads to have room for one more.
+    Slot,
+    /// Green threads of a pool to end.
+    Pool,
+    /// An item of a pool.
+    PoolItem,
+    /// A value of a `DAGPool`.
+    Value,
 }
 
 impl fmt::Display for WaitsFor {
@@ -119,6 +127,10 @@ impl fmt::Display for WaitsFor {
             Self::Item => write!(f, "an item of a queue"),
             Self::RoomForItem => write!(f, "room in a queue"),
             Self::TasksDone => write!(f, "the items of a queue to be done"),
+            Self::Slot => write!(f, "a slot of a pool"),
+            Self::Pool => write!(f, "a pool's green threads to end"),
+            Self::PoolItem => write!(f, "an item of a pool"),
+            Self::Value => write!(f, "a value of a DAGPool"),
         }
     }
 }

@@ -1,0 +1,102 @@
+//! Green threads that start later: until then they have no stack.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use super::unhandled::Failure;
+use super::{Ending, GreenThread, Shared};
+use crate::greenlet::Greenlet;
+use crate::hub::{self, Timer, Wake};
+
+/// Runs `f` in a new green thread when `delay` has passed, mirroring eventlet's `spawn_after`.
+///
+/// The handle is there at once, to wait for it, or to [`cancel`](GreenThread::cancel) it before its
+/// time. It starts whether or not the current greenlet is still there by then. If no stack can be had
+/// then, it ends with a panic that says so.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let late = stolon::spawn_after(Duration::from_millis(1), || "late");
+/// let never = stolon::spawn_after(Duration::from_secs(3600), || "never");
+/// assert_eq!(late.wait(), "late");
+/// assert!(never.cancel());
+/// ```
+///
+/// # Panics
+///
+/// When the thread's hub cannot be made, and when the thread is exiting.
+pub fn spawn_after<R: 'static>(delay: Duration, f: impl FnOnce() -> R + 'static) -> GreenThread<R> {
+    put_off(|start| hub::schedule_call_global(delay, start), f)
+}
+
+/// As [`spawn_after`], but if the current greenlet has ended by then, the new one ends by
+/// [`GreenletExit`](crate::greenlet::GreenletExit) and `f` does not run, but is dropped
+/// on the hub's own loop, where its links run, too. Mirrors eventlet's `spawn_after_local`.
+///
+/// # Panics
+///
+/// As `spawn_after`.
+pub fn spawn_after_local<R: 'static>(
+    delay: Duration,
+    f: impl FnOnce() -> R + 'static,
+) -> GreenThread<R> {
+    put_off(|start| hub::schedule_call_local(delay, start), f)
+}
+
+fn put_off<R: 'static>(
+    schedule: impl FnOnce(Box<dyn FnOnce()>) -> Timer,
+    f: impl FnOnce() -> R + 'static,
+) -> GreenThread<R> {
+    let shared = Greenlet::<Wake>::builder().reserve(Shared::new);
+    let starter = Starter { f, ending: Ending { shared: shared.clone() } };
+    // If it is dropped instead, that ends it.
+    let timer = schedule(Box::new(move || starter.start()));
+    if timer.is_pending() {
+        shared.rare.set_start(Later(timer));
+    }
+    GreenThread { shared }
+}
+
+/// A green thread to be.
+struct Starter<F, R: 'static> {
+    f: F,
+    ending: Ending<R>,
+}
+
+impl<F: FnOnce() -> R + 'static, R: 'static> Starter<F, R> {
+    fn start(self) {
+        let Self { f, ending } = self;
+        // It is put off no more.
+        drop(ending.shared.rare.take_start());
+        let shared = ending.shared.clone();
+        let Some(hub) = hub::current() else { return };
+        let made = hub.mainloop().and_then(|mainloop| {
+            Greenlet::<Wake>::builder().parent(&mainloop).build_reserved(&shared, move |_| {
+                let outcome = catch_unwind(AssertUnwindSafe(f));
+                Shared::end(&ending.shared, outcome);
+                Wake::Ended
+            })
+        });
+        match made {
+            Ok(greenlet) => {
+                greenlet.hold_itself();
+                hub.start(greenlet);
+            }
+            Err(e) => {
+                // It has ended by an exit, as it was dropped. Nobody has been told yet.
+                let text = format!("no green thread could be made: {e}");
+                shared.outcome.replace(Some(Err(Failure::new(Box::new(text)))));
+            }
+        }
+    }
+}
+
+/// A start that is scheduled, until this is dropped.
+pub(super) struct Later(Timer);
+
+impl Drop for Later {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
