@@ -29,6 +29,7 @@
 //! | to | see |
 //! |---|---|
 //! | run functions concurrently, wait for them, sleep | [`greenthread`] |
+//! | run many of them, but not too many at once | [`greenpool`] |
 //! | do blocking I/O that blocks only the green thread | [`green`] |
 //! | have calls made later; test on a virtual clock | [`hub`] |
 //! | reach green threads from other threads and signal handlers | [`hub`] |
@@ -63,6 +64,7 @@ pub mod event;
 pub mod semaphore;
 pub mod queue;
 pub mod greenthread;
+pub mod greenpool;
 pub mod tpool;
 pub mod green;
 pub mod convenience;
@@ -72,6 +74,7 @@ pub mod debug;
 #[doc(hidden)]
 pub use sys::trouble as faults;
 
+pub use greenpool::{GreenPile, GreenPool};
 pub use greenthread::{GreenThread, sleep, spawn, spawn_after, spawn_after_local, spawn_n};
 
 /// The examples in the README are compiled and run.
