@@ -30,6 +30,7 @@
 //! |---|---|
 //! | run functions concurrently, wait for them, sleep | [`greenthread`] |
 //! | run many of them, but not too many at once | [`greenpool`] |
+//! | share connections, or other things that are few | [`pools`] |
 //! | do blocking I/O that blocks only the green thread | [`green`] |
 //! | have calls made later; test on a virtual clock | [`hub`] |
 //! | reach green threads from other threads and signal handlers | [`hub`] |
@@ -65,6 +66,7 @@ pub mod semaphore;
 pub mod queue;
 pub mod greenthread;
 pub mod greenpool;
+pub mod pools;
 pub mod tpool;
 pub mod green;
 pub mod convenience;

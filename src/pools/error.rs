@@ -1,0 +1,38 @@
+//! What goes wrong with connections.
+
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+/// Why [`ConnectionPool::get`](super::ConnectionPool::get) has none.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum GetError<E> {
+    /// The manager could not open one.
+    Connect(E),
+    /// Opening one took longer than this, the pool's timeout. Mirrors eventlet's `ConnectTimeout`.
+    ConnectTimeout(Duration),
+    /// None came back in this time, the caller's timeout.
+    Exhausted(Duration),
+}
+
+impl<E: fmt::Display> fmt::Display for GetError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(e) => write!(f, "no connection could be opened: {e}"),
+            Self::ConnectTimeout(timeout) => {
+                write!(f, "no connection could be opened in {timeout:?}")
+            }
+            Self::Exhausted(timeout) => write!(f, "no connection came back in {timeout:?}"),
+        }
+    }
+}
+
+impl<E: Error + 'static> Error for GetError<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Connect(e) => Some(e),
+            _ => None,
+        }
+    }
+}
