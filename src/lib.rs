@@ -30,6 +30,7 @@
 //! |---|---|
 //! | run functions concurrently, wait for them, sleep | [`greenthread`] |
 //! | run many of them, but not too many at once | [`greenpool`] |
+//! | run them in the order in which one needs the results of others | [`dagpool`] |
 //! | share connections, or other things that are few | [`pools`] |
 //! | do blocking I/O that blocks only the green thread | [`green`] |
 //! | have calls made later; test on a virtual clock | [`hub`] |
@@ -66,6 +67,7 @@ pub mod semaphore;
 pub mod queue;
 pub mod greenthread;
 pub mod greenpool;
+pub mod dagpool;
 pub mod pools;
 pub mod tpool;
 pub mod green;
