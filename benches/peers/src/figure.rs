@@ -17,6 +17,7 @@ pub enum Figure {
     Stagger(usize),
     SpawnJoin(usize),
     Yield(usize),
+    Pool(usize),
     Parked(usize),
     /// With so many connections.
     Echo(usize),
@@ -90,6 +91,7 @@ impl Figure {
                 }
             }
             ("park_wake", "socketpair") => Self::ParkWake,
+            ("pool", _) => Self::Pool(count()?),
             ("parked_bytes", _) => Self::Parked(count()?),
             _ => return None,
         })
@@ -105,7 +107,13 @@ impl Figure {
             (Self::ParkWake, _) => PAIRS,
             (Self::Echo(_) | Self::Overshoot, _) => 1,
             (Self::TimerCancel { .. } | Self::TimerFire(_) | Self::TimerBytes(_), _) => 1,
-            (Self::SpawnJoin(count) | Self::Yield(count) | Self::Parked(count), _) => count,
+            (
+                Self::SpawnJoin(count)
+                | Self::Yield(count)
+                | Self::Pool(count)
+                | Self::Parked(count),
+                _,
+            ) => count,
         }
     }
 
@@ -119,6 +127,7 @@ impl Figure {
             (Self::Ring { count: 1_000, shuffled: false }, Ours::Greenlet, "corosensei") => 0.5,
             (Self::Ring { count: 100_000, .. }, Ours::Greenlet, "corosensei") => 0.5,
             (Self::SpawnJoin(1), Ours::GreenThread, "tokio") => 0.25,
+            (Self::Pool(10_000), _, "tokio") => 0.3,
             (Self::Yield(2), _, "tokio") => 0.1,
             (Self::Yield(2), _, "may") => 0.2,
             (Self::TimerCancel { count: 1_000_000, early: false }, Ours::Timers, "tokio Sleep") => {
@@ -159,6 +168,7 @@ impl fmt::Display for Figure {
             Self::TimerBytes(count) => write!(f, "timer.bytes.{count}"),
             Self::Overshoot => write!(f, "sleep.overshoot_1ms"),
             Self::ParkWake => write!(f, "park_wake.socketpair"),
+            Self::Pool(count) => write!(f, "pool.{count}"),
             Self::Parked(count) => write!(f, "parked_bytes.{count}"),
         }
     }

@@ -20,6 +20,7 @@
 //! | `stagger.N` | `ring_shuffled.N` by the fragment alone: tops staggered by cache lines (ours) and page-aligned (theirs) |
 //! | `spawn_join.one` | make one with an empty body, run it, end it |
 //! | `spawn_join.batchN` | the same, N at a time |
+//! | `pool.N` | spawn one into a pool that has room for all N, with an empty body, and wait for all |
 //! | `yield.N` | one turn through the scheduler, N runnable |
 //! | `timer.insert_cancel.N` | set a timeout and cancel the one that was set 1,000 before, beside N that are pending and due earlier: requests that are answered in time, beside idle connections with the same limit |
 //! | `timer.insert_cancel_early.N` | the same, due before the N: a short limit beside long ones |
@@ -88,6 +89,7 @@ mod figure;
 mod measure;
 mod parked;
 mod peers;
+mod pool;
 mod report;
 mod run;
 mod slab;
@@ -100,7 +102,7 @@ use figure::Figure;
 use report::Report;
 
 /// What runs when no figure is named.
-const ALL: [&str; 28] = [
+const ALL: [&str; 29] = [
     "switch.machine",
     "switch.flat",
     "switch.depth2",
@@ -116,6 +118,7 @@ const ALL: [&str; 28] = [
     "stagger.100000",
     "spawn_join.one",
     "spawn_join.batch1000",
+    "pool.10000",
     "yield.2",
     "yield.1000",
     "timer.insert_cancel.1000000",

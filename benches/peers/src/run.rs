@@ -99,6 +99,7 @@ fn entrants(figure: Figure, externals: &[External]) -> Vec<(Ours, Option<&'stati
         Figure::TimerFire(_) => &[Ours::Timers, Ours::GreenThread],
         Figure::Overshoot
         | Figure::Yield(_)
+        | Figure::Pool(_)
         | Figure::Parked(_)
         | Figure::ParkWake
         | Figure::Echo(_) => &[Ours::GreenThread],

@@ -24,6 +24,7 @@ use crate::coroutine::{self, Ending};
 use crate::crowd::Crowd;
 use crate::figure::{Figure, Ours};
 use crate::measure::{Batch, Contender, time};
+use crate::pool;
 use crate::slab::{STACK_BYTES, Slot};
 use crate::timer::{IN_FLIGHT, NAP, all_as_median, far, overshoot, processor_time, timeout};
 use crate::wake::{MESSAGE, PAIRS, pair};
@@ -169,6 +170,7 @@ pub fn green_threads(figure: Figure) -> Made {
             let nap = || stolon::sleep(NAP);
             Ok(all_as_median((0..iterations).map(|_| overshoot(nap)).collect()))
         }),
+        Figure::Pool(count) => pool::green_pool(count),
         _ => return Err(String::from("compared by greenlets")),
     };
     Ok(Contender::new(per_iteration, batch))

@@ -15,6 +15,7 @@ use crate::bodies::Frame;
 use crate::crowd::Crowd;
 use crate::figure::{Figure, Ours};
 use crate::measure::{Batch, Contender};
+use crate::pool;
 
 fn runtime() -> Result<Runtime, String> {
     Builder::new_current_thread().build().map_err(|e| e.to_string())
@@ -32,6 +33,7 @@ pub fn contender(figure: Figure) -> Made {
         Figure::SpawnJoin(count) => {
             Box::new(move |iterations| spawn_join(&runtime, iterations, count))
         }
+        Figure::Pool(count) => pool::join_set(runtime, count),
         _ => return Err(String::from("has no direct switch: see yield")),
     };
     Ok(Contender::new(per_iteration, batch))
