@@ -2,11 +2,13 @@
 //!
 //! Layer 7.
 
+mod serve;
 mod server;
 
 use std::io;
 
 use crate::sys;
+pub use serve::{StopServe, connect, listen, listen_reuse_port, serve};
 pub use server::{Server, ServerBuilder, Stopped, Stopper};
 
 /// Raises the process's limit on open descriptors as far as it may go by itself, and returns it:

@@ -13,8 +13,9 @@ struct Cases(&'static str, &'static str, &'static str, &'static [u32]);
 const GREENLET: &str = "docs/semantics-greenlet.md";
 const HUB: &str = "docs/semantics-hub.md";
 const EVENTLET: &str = "docs/semantics-eventlet.md";
+const POOLS: &str = "docs/semantics-greenpool.md";
 
-const CASES: [Cases; 6] = [
+const CASES: [Cases; 13] = [
     Cases(
         GREENLET,
         "## greenlet's own cases, in Rust",
@@ -28,22 +29,34 @@ const CASES: [Cases; 6] = [
         HUB,
         "## eventlet's own cases, in Rust",
         "HB",
-        // To come: 7, 8, 9, 11, 12, 15, 16, 18, 19.
-        &[1, 3, 4, 5, 6, 13, 14, 17, 20],
+        &[1, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20],
     ),
     Cases(EVENTLET, "## Events", "EV", &[1, 2, 4, 5, 6]),
     Cases(EVENTLET, "## Semaphores", "SE", &[1, 2, 3, 5, 6, 8, 9, 10]),
     Cases(EVENTLET, "## Queues", "QU", &[1, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]),
     Cases(EVENTLET, "## Timeouts", "TO", &[1, 3, 4, 5, 6, 7, 8, 9]),
+    Cases(EVENTLET, "## The native pool", "TP", &[1, 3, 4, 5, 6, 7, 8]),
+    Cases(EVENTLET, "## Listening and serving", "CV", &[1, 3, 4, 5]),
+    Cases(POOLS, "## Green threads", "GT", &[1, 3, 6, 7, 8, 9, 10, 11, 12, 13]),
+    Cases(
+        POOLS,
+        "## Pools of green threads",
+        "GP",
+        &[1, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16],
+    ),
+    Cases(POOLS, "## Pools of items", "PO", &[2, 3, 4, 5]),
+    Cases(POOLS, "## DAGPool", "DG", &[1, 3, 4, 5, 6, 7]),
+    Cases(POOLS, "## Pools of connections", "DB", &[1, 2, 3]),
 ];
 
 /// The tables of rules that stand beside them: the file, the heading, and how many rows there are at
 /// least.
-const RULES: [(&str, &str, usize); 4] = [
+const RULES: [(&str, &str, usize); 5] = [
     (GREENLET, "## What becomes of a greenlet", 20),
     (HUB, "## The hub's sharp corners", 5),
     (EVENTLET, "## What a timeout finds its greenlet at", 5),
     (EVENTLET, "## All of them", 5),
+    (POOLS, "## Sharp corners", 10),
 ];
 
 fn read(path: &str) -> String {
