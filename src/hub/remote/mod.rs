@@ -14,7 +14,7 @@ mod inbox;
 mod packet;
 mod waker;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,6 +32,8 @@ pub use waker::{Waiter, Waker};
 /// The hub's own part: made when another thread is first to reach it.
 #[derive(Default)]
 pub(super) struct Remote {
+    /// Whether there is a post: the mainloop asks each time.
+    is_open: Cell<bool>,
     post: RefCell<Option<Rc<Post>>>,
     /// What runs here for other threads.
     jobs: RefCell<Jobs>,
@@ -62,12 +64,14 @@ impl Remote {
     /// Forgets all that was shared with the threads of the parent process: another of its threads
     /// may have been about to change it.
     pub(super) fn forget(&self) {
+        self.is_open.set(false);
         mem::forget(self.post.take());
         mem::forget(self.jobs.take());
     }
 
     /// Takes no more messages.
     pub(super) fn close(&self) {
+        self.is_open.set(false);
         let Some(post) = self.post.take() else { return };
         if post.inbox.is_inherited() {
             mem::forget((post, self.jobs.take()));
@@ -108,6 +112,7 @@ impl Hub {
         let inbox = Arc::new(Inbox::new(inbox::notifier(self)?));
         let post = Rc::new(Post { inbox, waiters: RefCell::default() });
         *self.remote.post.borrow_mut() = Some(Rc::clone(&post));
+        self.remote.is_open.set(true);
         Ok(post)
     }
 
@@ -128,13 +133,14 @@ impl Hub {
     /// Wakes whoever was woken from afar, and does what other threads have asked for.
     #[inline]
     pub(super) fn take_mail(self: &Rc<Self>) {
-        if let Some(post) = self.remote.with_mail() {
-            self.read_mail(&post);
+        if self.remote.is_open.get() {
+            self.read_mail();
         }
     }
 
-    #[cold]
-    fn read_mail(self: &Rc<Self>, post: &Post) {
+    #[inline(never)]
+    fn read_mail(self: &Rc<Self>) {
+        let Some(post) = self.remote.with_mail() else { return };
         post.waiters.borrow().for_each_raised(|id| {
             self.wake(id, Wake::Ready);
         });
