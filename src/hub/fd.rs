@@ -132,9 +132,8 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         let Registration { hub, token, .. } = self.registration;
         let mut fds = hub.fds.borrow_mut();
-        let next = fds.step_out(*token, self.direction, self.id);
-        if let (Some(next), Some(side)) = (next, fds.side(*token, self.direction)) {
-            if side.ready {
+        if let Some(next) = fds.step_out(*token, self.direction, self.id) {
+            if fds.side(*token, self.direction).is_some_and(|side| side.ready) {
                 hub.wake(next, Wake::Ready);
             }
         }
