@@ -6,9 +6,12 @@ mod util;
 
 use std::io::{ErrorKind, Read, Write};
 use std::rc::Rc;
+use std::time::Duration;
 
 use stolon::faults::{self, Counts, Rates};
 use stolon::green::net::{TcpListener, TcpStream};
+use stolon::hub::trampoline;
+use stolon::poller::Interest;
 use stolon::spawn;
 use util::leak::guarded;
 use util::sockets::pair;
@@ -16,6 +19,7 @@ use util::sockets::pair;
 /// What is to be borne without a word.
 const NUISANCES: Rates =
     Rates { interrupted: 200, would_block: 200, no_descriptor: 0, reset: 0, short: 500 };
+const MS: Duration = Duration::from_millis(1);
 const NONE: Rates = Rates { interrupted: 0, would_block: 0, no_descriptor: 0, reset: 0, short: 0 };
 
 /// Sends bytes both ways, and returns what the double did meanwhile.
@@ -101,6 +105,20 @@ fn an_acceptor_without_descriptors_is_told_and_goes_on() {
 }
 
 #[test]
+fn what_is_ready_when_the_time_is_over_is_so_though_no_wait_has_said_it() {
+    guarded(|| {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let wait = |timeout| trampoline(&reader, Interest::READABLE, Some(timeout));
+        // Each wait for events is interrupted.
+        faults::start(1, Rates { interrupted: 1000, ..NONE });
+        assert_eq!(wait(MS).unwrap_err().kind(), ErrorKind::TimedOut);
+        writer.write_all(b"byte").unwrap();
+        wait(MS).unwrap();
+        faults::stop();
+    });
+}
+
+#[test]
 fn a_reset_is_seen_by_both_sides() {
     guarded(|| {
         let (near, mut far) = pair();
@@ -108,7 +126,7 @@ fn a_reset_is_seen_by_both_sides() {
             let mut bytes = Vec::new();
             (&near).read_to_end(&mut bytes).map_err(|error| error.kind())
         });
-        stolon::sleep(std::time::Duration::ZERO);
+        stolon::sleep(Duration::ZERO);
         faults::start(1, Rates { reset: 1000, ..NONE });
         let error = far.write(b"byte").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);

@@ -96,3 +96,20 @@ pub(super) fn timed_out() -> io::Error {
 pub(super) fn exiting() -> io::Error {
     io::Error::other("cannot wait for a descriptor: this thread is exiting")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::User;
+    use crate::hub;
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn what_cannot_be_registered_leaves_nothing_in_the_table() {
+        let (hub, file) = (hub::try_current().unwrap(), File::open("/proc/self/exe").unwrap());
+        for user in [User::Owner, User::Visitor, User::Visitor] {
+            assert!(hub.register(file.as_fd(), user).is_err());
+            assert_eq!(hub.fds.borrow().registered().count(), 0);
+        }
+    }
+}
