@@ -46,10 +46,12 @@ fn who_holds_the_hub_starves_the_heartbeat_and_who_yields_does_not() {
         let shown = run();
         let [hogging, yielding, elsewhere] = &shown[..] else { unreachable!("there are three") };
         assert!(hogging.gap_ms >= 200.0, "{} ms", hogging.gap_ms);
-        let [report] = &hogging.reported[..] else { panic!("{:?}", hogging.reported) };
         let place = "greenlet 'periodic task' (#3), made at examples/heartbeat.rs:";
-        assert!(report.starts_with(place), "{report}");
-        let nobody_else = yielding.reported.is_empty() && elsewhere.reported.is_empty();
+        let of_hog = hogging.reported.iter().filter(|report| report.starts_with(place));
+        assert_eq!(of_hog.count(), 1, "{:?}", hogging.reported);
+        let others =
+            [hogging.reported.len() - 1, yielding.reported.len(), elsewhere.reported.len()];
+        let nobody_else = others == [0; 3];
         if is_emulated() || (nobody_else && yielding.own_ms <= 20.0 && elsewhere.own_ms <= 20.0) {
             return;
         }
