@@ -20,7 +20,7 @@
 //! | `stagger.N` | `ring_shuffled.N` by the fragment alone: tops staggered by cache lines (ours) and page-aligned (theirs) |
 //! | `spawn_join.one` | make one with an empty body, run it, end it |
 //! | `spawn_join.batchN` | the same, N at a time |
-//! | `pool.N` | spawn one into a pool that has room for all N, with an empty body, and wait for all |
+//! | `pool.N` | spawn N with an empty body into a pool of 1000, or tokio's `JoinSet`, and wait for all: for one of them |
 //! | `yield.N` | one turn through the scheduler, N runnable |
 //! | `timer.insert_cancel.N` | set a timeout and cancel the one that was set 1,000 before, beside N that are pending and due earlier: requests that are answered in time, beside idle connections with the same limit |
 //! | `timer.insert_cancel_early.N` | the same, due before the N: a short limit beside long ones |
