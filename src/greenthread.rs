@@ -255,10 +255,44 @@ struct Shared<R: 'static> {
     has_ended: Cell<bool>,
     /// When it has ended, until the result is moved out.
     outcome: RefCell<Option<Result<R, Failure>>>,
-    /// The first of those who wait for the end, who takes no memory of its own. The others are in
-    /// `rare`.
-    first_waiter: Cell<Option<WaitId>>,
+    waiters: Waiters,
     rare: Rare<R>,
+}
+
+/// Who waits for a green thread to end. One waiter, the common case, takes no memory of its own.
+#[derive(Default)]
+struct Waiters {
+    first: Cell<Option<WaitId>>,
+    others: RefCell<Vec<WaitId>>,
+}
+
+impl Waiters {
+    fn add(&self, id: WaitId) {
+        let mut others = self.others.borrow_mut();
+        if self.first.get().is_none() && others.is_empty() {
+            self.first.set(Some(id));
+        } else {
+            others.push(id);
+        }
+    }
+
+    fn remove(&self, id: WaitId) {
+        if self.first.get() == Some(id) {
+            self.first.set(None);
+        } else {
+            self.others.borrow_mut().retain(|other| *other != id);
+        }
+    }
+
+    /// Wakes them in the order in which they came.
+    fn wake(&self, hub: &Hub) {
+        if let Some(first) = self.first.take() {
+            hub.wake(first, Wake::Ready);
+        }
+        for other in self.others.take() {
+            hub.wake(other, Wake::Ready);
+        }
+    }
 }
 
 impl<R: 'static> Shared<R> {
@@ -266,7 +300,7 @@ impl<R: 'static> Shared<R> {
         Self {
             has_ended: Cell::new(false),
             outcome: RefCell::new(None),
-            first_waiter: Cell::new(None),
+            waiters: Waiters::default(),
             rare: Rare::new(),
         }
     }
@@ -279,33 +313,7 @@ impl<R: 'static> Shared<R> {
         }
         this.has_ended.set(true);
         if let Some(hub) = hub::current() {
-            this.wake_waiters(&hub);
-        }
-    }
-
-    /// Wakes those who wait, in the order in which they came.
-    fn wake_waiters(&self, hub: &Hub) {
-        if let Some(first) = self.first_waiter.take() {
-            hub.wake(first, Wake::Ready);
-        }
-        if !self.rare.is_none() {
-            self.rare.wake_waiters(hub);
-        }
-    }
-
-    fn add_waiter(&self, id: WaitId) {
-        if self.first_waiter.get().is_none() && !self.rare.has_waiters() {
-            self.first_waiter.set(Some(id));
-        } else {
-            self.rare.add_waiter(id);
-        }
-    }
-
-    fn remove_waiter(&self, id: WaitId) {
-        if self.first_waiter.get() == Some(id) {
-            self.first_waiter.set(None);
-        } else {
-            self.rare.remove_waiter(id);
+            this.waiters.wake(&hub);
         }
     }
 
@@ -318,7 +326,7 @@ impl<R: 'static> Shared<R> {
         while !this.has_ended.get() && !Self::asks_itself(this) {
             let woken = hub::current().map(|hub| {
                 let wait = Wait::begin(&hub, WaitsFor::GreenThread);
-                let _waiting = Waiting::new(this, wait.id());
+                let _waiting = Waiting::new(&this.waiters, wait.id());
                 wait.park(deadline)
             });
             if woken == Some(Wake::Expired) {
@@ -333,22 +341,22 @@ impl<R: 'static> Shared<R> {
     }
 }
 
-/// A wait for an end, until it is over: a waiter may be killed before it is woken.
-struct Waiting<'a, R: 'static> {
-    shared: &'a Shared<R>,
+/// A wait in a list of waiters, until it is over: a waiter may be killed before it is woken.
+struct Waiting<'a> {
+    waiters: &'a Waiters,
     id: WaitId,
 }
 
-impl<'a, R: 'static> Waiting<'a, R> {
-    fn new(shared: &'a Shared<R>, id: WaitId) -> Self {
-        shared.add_waiter(id);
-        Self { shared, id }
+impl<'a> Waiting<'a> {
+    fn new(waiters: &'a Waiters, id: WaitId) -> Self {
+        waiters.add(id);
+        Self { waiters, id }
     }
 }
 
-impl<R: 'static> Drop for Waiting<'_, R> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.shared.remove_waiter(self.id);
+        self.waiters.remove(self.id);
     }
 }
 

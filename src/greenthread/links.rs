@@ -2,14 +2,12 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::later::Later;
 use super::unhandled::{Failure, quietly};
 use super::{GreenThread, Payload, Shared};
 use crate::greenlet::Attachment;
-use crate::hub::{Hub, WaitId, Wake};
 
 /// Names a link of one green thread: what [`GreenThread::unlink`] takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,8 +25,6 @@ struct Content<R: 'static> {
     killed_with: Option<Payload>,
     /// What will start it, while it is put off. Dropping it ends it unstarted.
     start: Option<Later>,
-    /// Who waits for the end, but for the first.
-    waiters: Vec<WaitId>,
 }
 
 impl<R: 'static> Rare<R> {
@@ -48,41 +44,11 @@ impl<R: 'static> Rare<R> {
     /// Runs `f`, which is none of the user's code, on it.
     fn with<T>(&self, f: impl FnOnce(&mut Content<R>) -> T) -> T {
         let mut content = self.0.take().unwrap_or_else(|| {
-            Box::new(Content {
-                next_id: 0,
-                links: VecDeque::new(),
-                killed_with: None,
-                start: None,
-                waiters: Vec::new(),
-            })
+            Box::new(Content { next_id: 0, links: VecDeque::new(), killed_with: None, start: None })
         });
         let result = f(&mut content);
         self.0.set(Some(content));
         result
-    }
-
-    pub(super) fn has_waiters(&self) -> bool {
-        !self.is_none() && self.with(|content| !content.waiters.is_empty())
-    }
-
-    #[cold]
-    pub(super) fn add_waiter(&self, id: WaitId) {
-        self.with(|content| content.waiters.push(id));
-    }
-
-    /// Removes a waiter, if it is one.
-    pub(super) fn remove_waiter(&self, id: WaitId) {
-        if !self.is_none() {
-            self.with(|content| content.waiters.retain(|other| *other != id));
-        }
-    }
-
-    /// Wakes those who wait, in the order in which they came.
-    #[cold]
-    pub(super) fn wake_waiters(&self, hub: &Hub) {
-        for id in self.with(|content| mem::take(&mut content.waiters)) {
-            hub.wake(id, Wake::Ready);
-        }
     }
 
     /// What will start the green thread, if it is put off.
