@@ -102,7 +102,7 @@ impl Block {
     /// A block at a place of its own, for a greenlet to be.
     #[cold]
     pub(super) fn new(thread: &Rc<Thread>) -> Self {
-        let (place, turn) = thread.new_place();
+        let (place, turn) = thread.registry.new_place();
         Self {
             context: UnsafeCell::new(Context::empty()),
             awaits: Cell::new(const { &TypeId::of::<Nothing>() }),
@@ -134,19 +134,18 @@ impl Block {
             self.name.set(name);
         }
         self.id.set(self.thread.next_id());
-        self.stage.set(Stage::Unstarted);
     }
 
-    /// Gives up what a dead greenlet still has, or one that could not be made.
+    /// Gives up what a dead greenlet still has, or one that could not be made: that has no stack, and
+    /// awaits nothing.
     #[inline(always)]
     pub(super) fn clear(&self) {
+        debug_assert!(self.has_ended() && self.takes::<Nothing>());
         self.name.set(None);
-        self.stack.set(None);
         self.pending.clear();
         self.at_exit.set(AtExit::Dropped);
         self.awaits_really.set(None);
         self.locals.clear();
-        self.set_takes_nothing();
     }
 
     pub(super) fn name(&self) -> Option<&str> {
@@ -162,10 +161,8 @@ impl Block {
 
     #[inline]
     pub(super) fn parent(&self) -> Option<Link> {
-        let parent = self.parent.take();
-        let copy = parent.clone();
-        self.parent.set(parent);
-        copy
+        // SAFETY: blocks are not `Sync`, and nothing below writes to the cell: `clone` only counts.
+        unsafe { &*self.parent.as_ptr() }.clone()
     }
 
     #[inline]
@@ -176,6 +173,13 @@ impl Block {
     #[inline]
     pub(super) fn take_parent(&self) -> Option<Link> {
         self.parent.take()
+    }
+
+    /// Whether someone waits for its death.
+    #[inline]
+    pub(super) fn has_killer(&self) -> bool {
+        // SAFETY: blocks are not `Sync`, and nothing below writes to the cell.
+        unsafe { &*self.killer.as_ptr() }.is_some()
     }
 
     #[inline(always)]
@@ -240,10 +244,11 @@ impl Block {
         self.set_takes::<Nothing>();
     }
 
-    /// Gives it the stack that it will run on.
+    /// Gives it the stack that it will run on: it can be started from now on.
     #[inline]
     pub(super) fn set_stack(&self, stack: Stack) {
         self.stack.set(Some(stack));
+        self.stage.set(Stage::Unstarted);
     }
 
     /// Takes its stack away for good.

@@ -151,7 +151,9 @@ impl<T: 'static> Builder<T> {
         });
         let (run, made) = run(&block);
         entry::prepare(&block, stack, run)?;
-        thread.enroll(&block);
+        if thread.tracing.is_on() {
+            block.disguise();
+        }
         Ok((Greenlet::from_handle(block.handle()), made))
     }
 }

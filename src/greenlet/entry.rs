@@ -140,11 +140,13 @@ where
     // SAFETY: the record is valid, and its result slot free, until this greenlet's stack is used
     // again.
     let (departure, result) = unsafe { (&raw mut (*record).departure, &raw mut (*record).result) };
-    let (to, value, event, references) = deliver(block, outcome, result.cast());
+    let (to, value, event, own) = deliver(block, outcome, result.cast());
     // SAFETY: as above; the departure lies above every frame of this stack.
     unsafe { departure.write(Departure { to, value, event: event as usize }) };
     // Last of all, as the block may go with it.
-    drop(references);
+    if let Some(own) = own {
+        drop(own.into_link());
+    }
     departure
 }
 
@@ -169,18 +171,24 @@ fn run_to_end<T, F: FnOnce(T) -> T>(run: F, arrival: Arrival<T>) -> Outcome<T> {
 
 /// Makes the current greenlet dead and its receiver current, and packs what the receiver gets.
 ///
-/// `result` has room for a value that does not fit a word. With the rest come the references
-/// that kept the block for the greenlet itself.
+/// `result` has room for a value that does not fit a word. With the rest comes the greenlet's
+/// handle to itself.
 #[inline(always)]
 fn deliver<T: 'static>(
     block: &Block,
     outcome: Outcome<T>,
     result: *mut T,
-) -> (*const Context, Word, Event, (Option<Link>, Option<Handle>)) {
-    let (to, value, event) = receiver(block, outcome, result);
+) -> (*const Context, Word, Event, Option<Handle>) {
+    let (to, value, event) = match (outcome, usual_receiver::<T>(block)) {
+        (Outcome::Value(value), Some(to)) => {
+            // SAFETY: `result` is the record's slot for a `T`, empty so far.
+            unsafe { result.write(value) };
+            (to, transfer::pack(result), Event::Value)
+        }
+        (outcome, _) => receiver(block, outcome, result),
+    };
     block.stage.set(Stage::Dead);
     block.set_takes_nothing();
-    let registered = block.thread.forget(block);
     let event = tracing::departs(&block.thread, event);
     // SAFETY: the caller returns the departure to the first frame, which leaves for `to`; nothing
     // since `to` was chosen runs the user's code or switches.
@@ -190,13 +198,23 @@ fn deliver<T: 'static>(
     // A stack taken from here on could be this one, and none is before we are off it. The arenas
     // stay, as the root's block refers to its thread.
     drop(block.take_stack());
-    (context, value, event, (registered, block.own.take()))
+    (context, value, event, block.own.take())
+}
+
+/// Whom a result reaches, if there is nothing out of the ordinary about it.
+#[inline(always)]
+fn usual_receiver<T: 'static>(block: &Block) -> Option<Link> {
+    let parent = block.parent()?;
+    let is_usual = !block.has_killer() && !parent.is_dead() && parent.takes::<T>();
+    is_usual.then_some(parent)
 }
 
 /// Whom the end of a greenlet reaches, and as what.
 ///
 /// No code of the user's (a destructor, the panic hook) runs between choosing the receiver and
 /// returning: it could switch, and the receiver be dead or wait for something else afterwards.
+#[cold]
+#[inline(never)]
 fn receiver<T: 'static>(
     block: &Block,
     mut outcome: Outcome<T>,

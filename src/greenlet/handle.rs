@@ -9,7 +9,7 @@
 //! to its thread, which uses it for the next greenlet.
 #![allow(unsafe_code)]
 
-use std::cell::{Cell, UnsafeCell};
+use std::cell::{Cell, RefCell, UnsafeCell};
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ops::Deref;
 use std::process::abort;
@@ -38,7 +38,11 @@ impl Spare {
         let room = UnsafeCell::new(MaybeUninit::uninit());
         let place = Box::new(Place { block, room });
         // The block is the first that lies there.
-        Self(NonNull::from(Box::leak(place)).cast())
+        let spare = Self(NonNull::from(Box::leak(place)).cast());
+        // SAFETY: nothing else refers to the block yet, and it is freed by `drop` only.
+        let block = unsafe { spare.0.as_ref() };
+        block.thread.registry.places.borrow_mut()[block.place as usize] = Some(spare.0);
+        spare
     }
 }
 
@@ -46,7 +50,44 @@ impl Drop for Spare {
     fn drop(&mut self) {
         // SAFETY: nothing else refers to the block. `new` leaked the box of its place.
         let place = unsafe { Box::from_raw(self.0.cast::<Place>().as_ptr()) };
-        place.block.thread.vacate(place.block.place, place.block.turn.get());
+        let (registry, number) = (&place.block.thread.registry, place.block.place);
+        registry.places.borrow_mut()[number as usize] = None;
+        registry.vacant.borrow_mut().push((number, place.block.turn.get()));
+    }
+}
+
+/// All blocks of a thread, by their places: those of its greenlets, and the spare ones.
+#[derive(Default)]
+pub(super) struct Registry {
+    /// Entered by `Spare::new`, and taken out by its `drop`, which frees the block.
+    places: RefCell<Vec<Option<NonNull<Block>>>>,
+    /// Places that no block has, and the last turn of whoever was there.
+    vacant: RefCell<Vec<(u32, u32)>>,
+}
+
+impl Registry {
+    /// A place for a new block, and the last turn of whoever was there.
+    pub(super) fn new_place(&self) -> (u32, u32) {
+        self.vacant.borrow_mut().pop().unwrap_or_else(|| {
+            let mut places = self.places.borrow_mut();
+            places.push(None);
+            (u32::try_from(places.len() - 1).expect("fewer than 2^32 greenlets"), 0)
+        })
+    }
+
+    /// The greenlets that are not dead, the youngest first; without the root.
+    pub(super) fn living(&self) -> Vec<Link> {
+        let places = self.places.borrow();
+        let mut living = Vec::new();
+        for block in places.iter().skip(1).flatten() {
+            // SAFETY: the block is there for as long as it is entered.
+            if unsafe { !block.as_ref().is_dead() } {
+                let link = ManuallyDrop::new(Link(*block));
+                living.push(Link::clone(&link));
+            }
+        }
+        living.sort_by_key(|block| std::cmp::Reverse(block.id.get()));
+        living
     }
 }
 
@@ -133,6 +174,16 @@ impl Handle {
     pub(super) fn link(&self) -> Link {
         count_up(&self.links);
         Link(self.0)
+    }
+
+    /// Keeps the block only. For a greenlet that is dead: no other is killed for want of handles.
+    #[inline(always)]
+    pub(super) fn into_link(self) -> Link {
+        let this = ManuallyDrop::new(self);
+        debug_assert!(this.is_dead());
+        let link = this.link();
+        this.handles.set(this.handles.get() - 1);
+        link
     }
 
     /// Drops it; but if it is the last one, gives it to `keep`.

@@ -79,7 +79,7 @@ impl<T: 'static> Greenlet<T> {
 pub fn all() -> Vec<Greenlet> {
     let current = thread::current();
     let root = thread::root_of(&current);
-    let living = current.thread.living().into_iter().rev();
+    let living = current.thread.registry.living().into_iter().rev();
     // What was abandoned neither waits nor runs.
     let alive = living.filter(|block| block.waits() || block.is_current());
     [root].into_iter().chain(alive).map(|block| Greenlet::from_handle(block.handle())).collect()

@@ -54,6 +54,8 @@ pub struct Local<V: 'static> {
 pub(super) struct Locals {
     /// In the order in which they were made.
     values: Cell<Vec<Entry>>,
+    /// Whether there have ever been any.
+    exist: Cell<bool>,
     /// Whether all have been dropped, for good.
     have_ended: Cell<bool>,
 }
@@ -168,6 +170,7 @@ impl Locals {
     }
 
     fn add(&self, key: (usize, TypeId), value: Rc<dyn Any>) -> Rc<dyn Any> {
+        self.exist.set(true);
         self.with_values(|values| values.push(Entry { key, value: Some(Rc::clone(&value)) }));
         value
     }
@@ -175,7 +178,7 @@ impl Locals {
     /// Makes them those of another greenlet, when they have ended or none was made.
     #[inline]
     pub(super) fn clear(&self) {
-        if self.have_ended.replace(false) {
+        if self.have_ended.replace(false) && self.exist.replace(false) {
             drop(self.values.take());
         }
     }
@@ -187,9 +190,18 @@ impl Locals {
 }
 
 /// Drops the values of the current greenlet, which ends. It has none from then on.
+#[inline]
 pub(super) fn end(block: &Block) {
+    if block.locals.exist.get() {
+        drop_all(block);
+    }
+    block.locals.have_ended.set(true);
+}
+
+#[cold]
+#[inline(never)]
+fn drop_all(block: &Block) {
     while let Some(value) = block.locals.take_last() {
         quietly(|| drop(value));
     }
-    block.locals.have_ended.set(true);
 }

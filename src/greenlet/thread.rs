@@ -3,8 +3,8 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use super::block::{self, AtExit, Block, Stage};
-use super::handle::{Handle, Link, Spare};
+use super::block::{self, AtExit, Stage};
+use super::handle::{Handle, Link, Registry, Spare};
 use super::tracing::{self, Tracing};
 use super::{exit, local, transfer};
 use crate::stack::Arenas;
@@ -22,7 +22,7 @@ pub(super) struct Thread {
     /// stands on it; the root's block, which refers to this, outlives that.
     pub(super) arenas: Rc<Arenas>,
     next_id: Cell<u64>,
-    registry: RefCell<Registry>,
+    pub(super) registry: Registry,
     /// Blocks to be used again, and how many may be kept: none when the thread exits.
     spare: RefCell<Vec<Spare>>,
     max_spare: Cell<usize>,
@@ -35,19 +35,12 @@ pub(super) struct Thread {
     pub(super) tracing: Tracing,
 }
 
-/// Every greenlet that is not dead, at the place of its block. The root's place is empty.
-struct Registry {
-    places: Vec<Option<Link>>,
-    /// Places that no block has, and the last turn of whoever was there.
-    vacant: Vec<(u32, u32)>,
-}
-
 impl Thread {
     fn new(arenas: Rc<Arenas>) -> Self {
         Self {
             arenas,
             next_id: Cell::new(0),
-            registry: RefCell::new(Registry { places: Vec::new(), vacant: Vec::new() }),
+            registry: Registry::default(),
             spare: RefCell::default(),
             max_spare: Cell::new(MAX_SPARE),
             orphans: RefCell::default(),
@@ -86,35 +79,6 @@ impl Thread {
         drop(self.spare.take());
     }
 
-    /// A place for a new block, and the last turn of whoever was there.
-    pub(super) fn new_place(&self) -> (u32, u32) {
-        let mut registry = self.registry.borrow_mut();
-        registry.vacant.pop().unwrap_or_else(|| {
-            registry.places.push(None);
-            (u32::try_from(registry.places.len() - 1).expect("fewer than 2^32 greenlets"), 0)
-        })
-    }
-
-    /// Takes back the place of a block that is no more.
-    pub(super) fn vacate(&self, place: u32, turn: u32) {
-        self.registry.borrow_mut().vacant.push((place, turn));
-    }
-
-    /// Enters a new greenlet into the registry.
-    #[inline]
-    pub(super) fn enroll(&self, block: &Link) {
-        self.registry.borrow_mut().places[block.place as usize] = Some(block.clone());
-        if self.tracing.is_on() {
-            block.disguise();
-        }
-    }
-
-    /// Takes a greenlet that has ended out of the registry.
-    #[inline]
-    pub(super) fn forget(&self, block: &Block) -> Option<Link> {
-        self.registry.borrow_mut().places[block.place as usize].take()
-    }
-
     /// Keeps the current greenlet, whose last handle is being dropped, until [`reap`](Self::reap)
     /// finds it waiting.
     pub(super) fn adopt_orphan(&self, orphan: Handle) {
@@ -143,13 +107,6 @@ impl Thread {
         drop_unless(&self.survivors, |survivor| !survivor.is_dead());
         let none_left = self.orphans.borrow().is_empty() && self.survivors.borrow().is_empty();
         self.has_wards.set(!none_left);
-    }
-
-    /// The greenlets that are not dead, the youngest first.
-    pub(super) fn living(&self) -> Vec<Link> {
-        let mut living: Vec<_> = self.registry.borrow().places.iter().flatten().cloned().collect();
-        living.sort_by_key(|block| std::cmp::Reverse(block.id.get()));
-        living
     }
 }
 
@@ -215,7 +172,8 @@ impl Drop for Guard {
         };
         // std has taken its own back by now, and destructors are about to run.
         let _signal_stack = SignalStack::ensure();
-        let (ours, theirs): (Vec<_>, Vec<_>) = root.thread.living().into_iter().partition(is_ours);
+        let (ours, theirs): (Vec<_>, Vec<_>) =
+            root.thread.registry.living().into_iter().partition(is_ours);
         // First of all: from here on destructors of the user's run.
         theirs.iter().for_each(exit::abandon);
         tracing::end(&root.thread);
@@ -227,7 +185,7 @@ impl Drop for Guard {
         }
         local::end(root);
         exit::quietly(|| root.thread.reap());
-        root.thread.living().iter().for_each(exit::abandon);
+        root.thread.registry.living().iter().for_each(exit::abandon);
         root.stage.set(Stage::Dead);
         // Without this its last handle would kill it.
         root.set_takes_nothing();
@@ -242,7 +200,7 @@ pub(super) fn killall() {
     assert!(root.parent().is_none(), "killall is for a thread's root: this is {:?}", *root);
     for _ in 0..MAX_KILL_ROUNDS {
         root.thread.reap();
-        let living = root.thread.living();
+        let living = root.thread.registry.living();
         if living.is_empty() {
             break;
         }

@@ -130,7 +130,7 @@ fn replace(tracer: Option<Tracer>) -> Option<Tracer> {
 /// Disguises all greenlets of the thread, or none any more.
 fn disguise_all(current: &Handle) {
     let is_on = current.thread.tracing.is_on();
-    for greenlet in current.thread.living().iter().chain([&thread::root_of(current)]) {
+    for greenlet in current.thread.registry.living().iter().chain([&thread::root_of(current)]) {
         if is_on { greenlet.disguise() } else { greenlet.undisguise() }
     }
 }
@@ -157,10 +157,14 @@ pub(super) fn leaves(event: Event) {
 }
 
 /// Called by the current greenlet as it leaves for ever: what the event that it sends becomes.
+#[inline]
 pub(super) fn departs(thread: &Thread, event: Event) -> Event {
-    if !thread.tracing.is_on() {
-        return event;
-    }
+    if thread.tracing.is_on() { departs_traced(thread, event) } else { event }
+}
+
+#[cold]
+#[inline(never)]
+fn departs_traced(thread: &Thread, event: Event) -> Event {
     thread.tracing.origin.set(transfer::try_current());
     if event == Event::Value { Event::Traced } else { event }
 }

@@ -103,6 +103,7 @@ pub(super) fn leave_root(root: &Handle) {
 ///
 /// The caller leaves for `to` without saving itself, and makes no use of the current greenlet
 /// before it has.
+#[inline(always)]
 pub(super) unsafe fn depart_for(to: &Link) {
     set_current(to.as_ptr());
     #[cfg(test)]

@@ -46,6 +46,7 @@ impl<T: 'static> Greenlet<T> {
 
 /// The nearest of a greenlet's ancestors that is not dead. None only when the thread's greenlets
 /// are at their end.
+#[inline]
 pub(super) fn nearest_living_ancestor(block: &Block) -> Option<Link> {
     let mut ancestor = block.parent()?;
     while ancestor.is_dead() {

@@ -82,7 +82,6 @@ pub(super) struct Arena {
     trimmed: RefCell<Vec<*mut u8>>,
     /// Tops of free slots that gave their pages back.
     cold: RefCell<Vec<*mut u8>>,
-    in_use: Cell<usize>,
     /// How many stacks are taken yet before free ones are trimmed; negative when it is time to.
     takes_to_trim: Cell<isize>,
     /// Where among the warm ones they were trimmed last, as a fraction of 2^64.
@@ -125,7 +124,6 @@ impl Arena {
             warm: RefCell::new(Vec::with_capacity(MAX_WARM)),
             trimmed: RefCell::new(Vec::with_capacity(MAX_WARM)),
             cold: RefCell::default(),
-            in_use: Cell::new(0),
             takes_to_trim: Cell::new(TAKES_PER_TRIM as isize),
             trim_place: Cell::new(0),
         }
@@ -145,7 +143,6 @@ impl Arena {
             return None;
         }
         let top = self.warm.borrow_mut().pop()?;
-        self.in_use.set(self.in_use.get() + 1);
         #[cfg(stolon_valgrind)]
         valgrind::forget_content(top.addr() - self.usable_bytes(top), top.addr());
         Some(top)
@@ -169,26 +166,31 @@ impl Arena {
             Some(top) => top,
             None => self.carve()?,
         };
-        self.in_use.set(self.in_use.get() + 1);
         #[cfg(stolon_valgrind)]
         valgrind::forget_content(top.addr() - self.usable_bytes(top), top.addr());
         Ok(top)
     }
 
     /// Takes a slot back. The caller may still stand on it: nothing in it is touched now.
+    #[inline]
     pub(super) fn give(&self, top: *mut u8) {
-        self.in_use.set(self.in_use.get() - 1);
         let mut warm = self.warm.borrow_mut();
         if warm.len() >= MAX_WARM {
-            // All but the last: that one may have been given back by a greenlet that has not left
-            // it yet.
-            let mut cold = self.cold.borrow_mut();
-            for top in warm.drain(..MAX_WARM / 2) {
-                self.give_back(top, 0);
-                cold.push(top);
-            }
+            self.cool(&mut warm);
         }
         warm.push(top);
+    }
+
+    /// Has the half of the warm slots that was freed longest ago give their pages back. Not the
+    /// last: that one may have been given back by a greenlet that has not left it yet.
+    #[cold]
+    #[inline(never)]
+    fn cool(&self, warm: &mut Vec<*mut u8>) {
+        let mut cold = self.cold.borrow_mut();
+        for top in warm.drain(..MAX_WARM / 2) {
+            self.give_back(top, 0);
+            cold.push(top);
+        }
     }
 
     pub(super) fn usable_bytes(&self, top: *mut u8) -> usize {
@@ -200,7 +202,8 @@ impl Arena {
     pub(super) fn counts(&self) -> StackCounts {
         let free = [&self.warm, &self.trimmed, &self.cold];
         let free = free.into_iter().map(|tops| tops.borrow().len()).sum();
-        StackCounts { in_use: self.in_use.get(), free }
+        let carved: usize = self.chunks.borrow().iter().map(|chunk| chunk.carved).sum();
+        StackCounts { in_use: carved - free, free }
     }
 
     /// A slot that was never used before, guarded.

@@ -202,6 +202,7 @@ impl Drop for Stack {
     /// The memory stays as it is until another stack is taken or given back, so a greenlet may give
     /// its own stack back while it still stands on it, as long as it leaves before either happens
     /// and someone keeps the [`Arenas`].
+    #[inline]
     fn drop(&mut self) {
         self.arena.give(self.top);
     }
