@@ -4,6 +4,7 @@
 //! schedules; the new green thread runs when the current one next blocks. A green thread that
 //! nobody holds a handle to runs on.
 
+mod end;
 mod kill;
 mod later;
 mod links;
@@ -12,17 +13,19 @@ mod tests;
 mod unhandled;
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::thread;
 use std::time::Duration;
 
 use crate::clock::Deadline;
 use crate::greenlet::{self, Attachment, Greenlet, GreenletExit};
-use crate::hub::{self, Hub, Wait, WaitId, WaitsFor, Wake};
+use crate::hub::{self, Wait, WaitsFor, Wake};
 use crate::timeout::TimedOut;
+use end::End;
 pub use kill::kill;
 pub use later::{spawn_after, spawn_after_local};
 pub use links::LinkId;
@@ -126,15 +129,17 @@ impl Builder {
     #[track_caller]
     pub fn spawn<R: 'static>(self, f: impl FnOnce() -> R + 'static) -> io::Result<GreenThread<R>> {
         let hub = hub::try_current()?;
-        let builder = self.greenlet.parent(&hub.mainloop()?);
-        let (greenlet, shared) = builder.build_with(Shared::new, |shared| {
-            let ending = Ending { shared };
-            move |_: Wake| {
-                let outcome = catch_unwind(AssertUnwindSafe(f));
-                Shared::end(&ending.shared, outcome);
-                Wake::Ended
-            }
-        })?;
+        let builder = self.greenlet.child_of(hub.mainloop()?);
+        let (greenlet, shared) = builder.build_with(
+            || const { Shared::new() },
+            |shared| {
+                let ending = Ending { shared };
+                move |_: Wake| {
+                    ending.run(f);
+                    Wake::Ended
+                }
+            },
+        )?;
         greenlet.hold_itself();
         hub.start(greenlet);
         Ok(GreenThread { shared })
@@ -149,7 +154,7 @@ impl Builder {
     #[track_caller]
     pub fn spawn_n(self, f: impl FnOnce() + 'static) -> io::Result<()> {
         let hub = hub::try_current()?;
-        let greenlet = self.greenlet.parent(&hub.mainloop()?).build(|_| {
+        let greenlet = self.greenlet.child_of(hub.mainloop()?).build(|_| {
             unhandled::run(f);
             Wake::Ended
         })?;
@@ -208,7 +213,7 @@ impl<R: 'static> GreenThread<R> {
 
     /// Whether it has ended.
     pub fn is_dead(&self) -> bool {
-        self.shared.has_ended.get()
+        self.shared.end.has_come()
     }
 }
 
@@ -225,7 +230,8 @@ impl<R: 'static> GreenThread<R> {
     /// A handle to a green thread that has ended.
     pub(crate) fn ended(outcome: thread::Result<R>) -> Self {
         let shared = Greenlet::<Wake>::builder().reserve(Shared::new);
-        Shared::end(&shared, outcome);
+        shared.put(outcome.map_err(Failure::new));
+        Shared::end(&shared);
         Self { shared }
     }
 
@@ -242,7 +248,7 @@ impl<R: 'static> GreenThread<R> {
 
 impl<R: 'static> fmt::Debug for GreenThread<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.shared.has_ended.get() {
+        if self.shared.end.has_come() {
             write!(f, "GreenThread(dead)")
         } else {
             write!(f, "GreenThread({:?})", self.shared.greenlet::<Wake>())
@@ -252,111 +258,43 @@ impl<R: 'static> fmt::Debug for GreenThread<R> {
 
 /// What a green thread and its handle have in common.
 struct Shared<R: 'static> {
-    has_ended: Cell<bool>,
+    end: End,
     /// When it has ended, until the result is moved out.
     outcome: RefCell<Option<Result<R, Failure>>>,
-    waiters: Waiters,
     rare: Rare<R>,
 }
 
-/// Who waits for a green thread to end. One waiter, the common case, takes no memory of its own.
-#[derive(Default)]
-struct Waiters {
-    first: Cell<Option<WaitId>>,
-    others: RefCell<Vec<WaitId>>,
-}
-
-impl Waiters {
-    fn add(&self, id: WaitId) {
-        let mut others = self.others.borrow_mut();
-        if self.first.get().is_none() && others.is_empty() {
-            self.first.set(Some(id));
-        } else {
-            others.push(id);
-        }
-    }
-
-    fn remove(&self, id: WaitId) {
-        if self.first.get() == Some(id) {
-            self.first.set(None);
-        } else {
-            self.others.borrow_mut().retain(|other| *other != id);
-        }
-    }
-
-    /// Wakes them in the order in which they came.
-    fn wake(&self, hub: &Hub) {
-        if let Some(first) = self.first.take() {
-            hub.wake(first, Wake::Ready);
-        }
-        for other in self.others.take() {
-            hub.wake(other, Wake::Ready);
-        }
-    }
-}
-
 impl<R: 'static> Shared<R> {
-    fn new() -> Self {
-        Self {
-            has_ended: Cell::new(false),
-            outcome: RefCell::new(None),
-            waiters: Waiters::default(),
-            rare: Rare::new(),
-        }
+    const fn new() -> Self {
+        Self { end: End::new(), outcome: RefCell::new(None), rare: Rare::new() }
     }
 
-    /// Called once, by the green thread itself or by who killed it before it started.
-    fn end(this: &Attachment<Self>, outcome: thread::Result<R>) {
-        *this.outcome.borrow_mut() = Some(outcome.map_err(Failure::new));
+    /// Notes what it has ended with, once.
+    #[inline(always)]
+    fn put(&self, outcome: Result<R, Failure>) {
+        let before = self.outcome.replace(Some(outcome));
+        debug_assert!(before.is_none(), "it ends once");
+        mem::forget(before);
+    }
+
+    /// Called when that is there, by the green thread itself or by who killed it before it started.
+    #[inline(always)]
+    fn end(this: &Attachment<Self>) {
         if !this.rare.is_none() {
             Self::end_rare(this);
         }
-        this.has_ended.set(true);
-        if let Some(hub) = hub::current() {
-            this.waiters.wake(&hub);
-        }
+        this.end.come();
     }
 
     fn wait_for_end(this: &Attachment<Self>) {
-        Self::wait_until(this, Deadline::NEVER);
+        if !Self::asks_itself(this) {
+            this.end.wait();
+        }
     }
 
     /// False if `deadline` passes before the end.
     fn wait_until(this: &Attachment<Self>, deadline: Deadline) -> bool {
-        while !this.has_ended.get() && !Self::asks_itself(this) {
-            let woken = hub::current().map(|hub| {
-                let wait = Wait::begin(&hub, WaitsFor::GreenThread);
-                let _waiting = Waiting::new(&this.waiters, wait.id());
-                wait.park(deadline)
-            });
-            if woken == Some(Wake::Expired) {
-                return this.has_ended.get();
-            }
-            assert!(
-                !matches!(woken, None | Some(Wake::Closed)),
-                "cannot wait for a green thread: this thread is exiting"
-            );
-        }
-        true
-    }
-}
-
-/// A wait in a list of waiters, until it is over: a waiter may be killed before it is woken.
-struct Waiting<'a> {
-    waiters: &'a Waiters,
-    id: WaitId,
-}
-
-impl<'a> Waiting<'a> {
-    fn new(waiters: &'a Waiters, id: WaitId) -> Self {
-        waiters.add(id);
-        Self { waiters, id }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.waiters.remove(self.id);
+        Self::asks_itself(this) || this.end.wait_until(deadline)
     }
 }
 
@@ -365,10 +303,31 @@ struct Ending<R: 'static> {
     shared: Attachment<Shared<R>>,
 }
 
+impl<R: 'static> Ending<R> {
+    /// Runs `f`, and ends with what that comes to.
+    #[inline(always)]
+    fn run(&self, f: impl FnOnce() -> R) {
+        // The result goes to its place at once, and not through `catch_unwind`: to copy what was just
+        // written in parts stalls the processor.
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| self.shared.put(Ok(f())))) {
+            self.shared.put(Err(Failure::new(payload)));
+        }
+        Shared::end(&self.shared);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn end_unstarted(&self) {
+        self.shared.put(Err(Failure::new(Box::new(GreenletExit))));
+        Shared::end(&self.shared);
+    }
+}
+
 impl<R: 'static> Drop for Ending<R> {
+    #[inline]
     fn drop(&mut self) {
-        if !self.shared.has_ended.get() {
-            Shared::end(&self.shared, Err(Box::new(GreenletExit)));
+        if !self.shared.end.has_come() {
+            self.end_unstarted();
         }
     }
 }

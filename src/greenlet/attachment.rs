@@ -88,20 +88,31 @@ impl<A: 'static> Deref for Attachment<A> {
 }
 
 impl<A: 'static> Drop for Attachment<A> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         let left = self.block.attachments.get() - 1;
         self.block.attachments.set(left);
         if left == 0 {
-            let content = self.content();
-            // SAFETY: this was the last attachment, and the content is used no more. The block is
-            // held until it has been dropped, by `self.block`.
-            unsafe {
-                if const { fits::<A>() } {
-                    content.drop_in_place();
-                } else {
-                    drop(Box::from_raw(content));
-                }
+            // SAFETY: this was the last attachment.
+            unsafe { self.drop_content() };
+        }
+    }
+}
+
+impl<A: 'static> Attachment<A> {
+    /// # Safety
+    ///
+    /// No attachment uses the content any more.
+    #[inline(never)]
+    unsafe fn drop_content(&self) {
+        let content = self.content();
+        // SAFETY: `new` wrote it, and it is used no more. The block is held until it has been dropped,
+        // by `self.block`.
+        unsafe {
+            if const { fits::<A>() } {
+                content.drop_in_place();
+            } else {
+                drop(Box::from_raw(content));
             }
         }
     }

@@ -129,32 +129,46 @@ impl Block {
 
     /// Makes it the block of a greenlet that is to be made: nothing refers to it.
     #[inline(always)]
-    pub(super) fn renew(&self, name: Option<Box<str>>) {
+    pub(super) fn renew(&self, name: Option<Box<str>>, parent: Option<Link>) {
         if name.is_some() {
             self.name.set(name);
         }
+        self.parent.set(parent);
         self.id.set(self.thread.next_id());
+        self.stage.set(Stage::Unstarted);
     }
 
     /// Gives up what a dead greenlet still has, or one that could not be made: that has no stack, and
     /// awaits nothing.
     #[inline(always)]
     pub(super) fn clear(&self) {
-        debug_assert!(self.has_ended() && self.takes::<Nothing>());
-        self.name.set(None);
+        debug_assert!(self.stack_span().is_none() && self.takes::<Nothing>());
+        if self.name().is_some() {
+            self.name.set(None);
+        }
         self.pending.clear();
         self.at_exit.set(AtExit::Dropped);
         self.awaits_really.set(None);
         self.locals.clear();
     }
 
+    #[inline]
     pub(super) fn name(&self) -> Option<&str> {
         // SAFETY: blocks are not `Sync`, and the cell is written only while nothing refers to the
         // block (`renew`, `clear`): so not during the borrow, which a reference is needed for.
         unsafe { &*self.name.as_ptr() }.as_deref()
     }
 
+    /// Numbers its next turn.
+    #[inline(always)]
+    pub(super) fn begin_turn(&self) -> u32 {
+        let turn = self.turn.get().wrapping_add(1);
+        self.turn.set(turn);
+        turn
+    }
+
     /// Whether there is no reference to it.
+    #[inline(always)]
     pub(super) fn is_unreferenced(&self) -> bool {
         self.handles.get() == 0 && self.links.get() == 0
     }
@@ -185,6 +199,11 @@ impl Block {
     #[inline(always)]
     pub(super) fn is_dead(&self) -> bool {
         self.stage.get() == Stage::Dead
+    }
+
+    /// Whether there is a greenlet, neither dead nor still to be made: it has a stack.
+    pub(super) fn is_living(&self) -> bool {
+        !self.is_dead() && self.stack_span().is_some()
     }
 
     /// Whether it is dead, and was not just leaked: nothing is on its stack any more.
@@ -244,11 +263,10 @@ impl Block {
         self.set_takes::<Nothing>();
     }
 
-    /// Gives it the stack that it will run on: it can be started from now on.
+    /// Gives it the stack that it will run on.
     #[inline]
     pub(super) fn set_stack(&self, stack: Stack) {
         self.stack.set(Some(stack));
-        self.stage.set(Stage::Unstarted);
     }
 
     /// Takes its stack away for good.

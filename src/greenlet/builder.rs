@@ -6,7 +6,7 @@ use std::panic::Location;
 use super::attachment::Attachment;
 use super::block::Stage;
 use super::handle::Link;
-use super::{Greenlet, entry, thread};
+use super::{Greenlet, entry, thread, tracing};
 use crate::stack::{self, Stack};
 
 /// Makes greenlets that are not all default: [`Greenlet::builder`].
@@ -56,6 +56,12 @@ impl<T: 'static> Builder<T> {
         self
     }
 
+    /// [`parent`](Self::parent), which takes the handle.
+    #[inline(always)]
+    pub(crate) fn child_of(self, parent: Greenlet<T>) -> Self {
+        Self { parent: Some(parent), ..self }
+    }
+
     /// Makes the greenlet. It runs `run` when it is first switched to.
     ///
     /// # Errors
@@ -95,8 +101,7 @@ impl<T: 'static> Builder<T> {
     /// be sent to it.
     pub(crate) fn reserve<A: 'static>(self, content: impl FnOnce() -> A) -> Attachment<A> {
         let current = thread::current();
-        let block = Link::new(&current.thread, self.name);
-        block.set_parent(current.link());
+        let block = Link::new(&current.thread, self.name, Some(current.link()));
         Attachment::new(block, content)
     }
 
@@ -127,7 +132,7 @@ impl<T: 'static> Builder<T> {
             None => current.link(),
         });
         entry::prepare(block, stack, run)?;
-        current.thread.enroll(block);
+        tracing::begins(block);
         Ok(Greenlet::from_handle(block.handle()))
     }
 
@@ -138,22 +143,23 @@ impl<T: 'static> Builder<T> {
         self,
         run: impl FnOnce(&Link) -> (F, A),
     ) -> io::Result<(Greenlet<T>, A)> {
-        let current = thread::current();
-        let thread = &current.thread;
-        thread.reap();
-        let stack_bytes = self.stack_bytes.unwrap_or_else(stack::default_stack_bytes);
-        let stack = Stack::new(&thread.arenas, stack_bytes)?;
-        let block = Link::new(thread, self.name);
-        block.made_at.set(Some(Location::caller()));
-        block.set_parent(match &self.parent {
-            Some(parent) => parent.handle.link(),
-            None => current.link(),
-        });
-        let (run, made) = run(&block);
-        entry::prepare(&block, stack, run)?;
-        if thread.tracing.is_on() {
-            block.disguise();
-        }
-        Ok((Greenlet::from_handle(block.handle()), made))
+        let Self { name, stack_bytes, parent } = self;
+        let made_at = Location::caller();
+        thread::with_current(|current| {
+            let thread = &current.thread;
+            thread.reap();
+            let stack_bytes = stack_bytes.unwrap_or_else(stack::default_stack_bytes);
+            let stack = Stack::new(&thread.arenas, stack_bytes)?;
+            let parent = match parent {
+                Some(parent) => parent.handle.link(),
+                None => thread::current().link(),
+            };
+            let block = Link::new(thread, name, Some(parent));
+            block.made_at.set(Some(made_at));
+            let (run, made) = run(&block);
+            entry::prepare(&block, stack, run)?;
+            tracing::begins(&block);
+            Ok((Greenlet::from_handle(block.into_handle()), made))
+        })
     }
 }

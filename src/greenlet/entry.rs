@@ -50,6 +50,7 @@ struct Record<T, F> {
 /// # Errors
 ///
 /// When the stack is too small for the closure and its result.
+#[inline(always)]
 pub(super) fn prepare<T: 'static, F>(block: &Link, stack: Stack, run: F) -> io::Result<()>
 where
     F: FnOnce(T) -> T + 'static,
@@ -62,6 +63,7 @@ where
     }
 }
 
+#[inline(always)]
 fn place<T: 'static, F>(block: &Link, stack: Stack, run: F) -> io::Result<()>
 where
     F: FnOnce(T) -> T + 'static,
@@ -78,14 +80,7 @@ where
     let copies_bytes = (size_of::<T>() + align_of::<T>()).saturating_mul(VALUE_COPIES);
     let needed_bytes = record_bytes.saturating_add(copies_bytes);
     if needed_bytes > FITS_ALWAYS && needed_bytes > stack.usable_bytes() / 4 * 3 {
-        let text = format!(
-            "a stack of {} bytes is too small for values of {} bytes: box them, or ask for a stack \
-             of {} bytes",
-            stack.usable_bytes(),
-            size_of::<T>(),
-            needed_bytes / 3 * 4 + 4
-        );
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        return Err(too_small(stack, size_of::<T>(), needed_bytes));
     }
     let record = stack.top().wrapping_sub(size_of::<Record<T, F>>());
     let record = record.map_addr(|address| address & !(alignment - 1));
@@ -109,6 +104,18 @@ where
     block.set_stack(stack);
     block.set_takes::<T>();
     Ok(())
+}
+
+#[cold]
+#[inline(never)]
+fn too_small(stack: Stack, value_bytes: usize, needed_bytes: usize) -> io::Error {
+    let text = format!(
+        "a stack of {} bytes is too small for values of {value_bytes} bytes: box them, or ask for a \
+         stack of {} bytes",
+        stack.usable_bytes(),
+        needed_bytes / 3 * 4 + 4
+    );
+    io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
 /// The first Rust function on a greenlet's stack: runs the closure, and says where to go when it is
@@ -145,27 +152,30 @@ where
     unsafe { departure.write(Departure { to, value, event: event as usize }) };
     // Last of all, as the block may go with it.
     if let Some(own) = own {
-        drop(own.into_link());
+        own.drop_of_dead();
     }
     departure
 }
 
+/// Calls the closure with what has arrived.
+#[inline(always)]
 fn run_to_end<T, F: FnOnce(T) -> T>(run: F, arrival: Arrival<T>) -> Outcome<T> {
-    let ended = catch_unwind(AssertUnwindSafe(|| match arrival {
-        Arrival::Value(value) => Outcome::Value(run(value)),
+    // Not all returned through `catch_unwind`: to copy an enum that was just written in parts stalls
+    // the processor.
+    let (mut value, mut thrown) = (None, None);
+    let caught = catch_unwind(AssertUnwindSafe(|| match arrival {
+        Arrival::Value(argument) => value = Some(run(argument)),
         Arrival::Throw(payload) => {
             drop(run);
-            Outcome::Panic(payload)
+            thrown = Some(payload);
         }
-        Arrival::Kill | Arrival::Exit => {
-            drop(run);
-            Outcome::Exit
-        }
+        Arrival::Kill | Arrival::Exit => drop(run),
     }));
-    match ended {
-        Ok(outcome) => outcome,
-        Err(payload) if payload.is::<GreenletExit>() => Outcome::Exit,
-        Err(payload) => Outcome::Panic(payload),
+    match (value, caught) {
+        (Some(value), _) => Outcome::Value(value),
+        (None, Err(payload)) if payload.is::<GreenletExit>() => Outcome::Exit,
+        (None, Err(payload)) => Outcome::Panic(payload),
+        (None, Ok(())) => thrown.map_or(Outcome::Exit, Outcome::Panic),
     }
 }
 
@@ -197,7 +207,9 @@ fn deliver<T: 'static>(
     drop(to);
     // A stack taken from here on could be this one, and none is before we are off it. The arenas
     // stay, as the root's block refers to its thread.
-    drop(block.take_stack());
+    if let Some(stack) = block.take_stack() {
+        block.thread.arenas.give(stack);
+    }
     (context, value, event, block.own.take())
 }
 

@@ -34,9 +34,11 @@ struct Place {
 pub(super) struct Spare(NonNull<Block>);
 
 impl Spare {
-    fn new(block: Block) -> Self {
+    #[cold]
+    #[inline(never)]
+    fn new(thread: &Rc<Thread>) -> Self {
         let room = UnsafeCell::new(MaybeUninit::uninit());
-        let place = Box::new(Place { block, room });
+        let place = Box::new(Place { block: Block::new(thread), room });
         // The block is the first that lies there.
         let spare = Self(NonNull::from(Box::leak(place)).cast());
         // SAFETY: nothing else refers to the block yet, and it is freed by `drop` only.
@@ -81,7 +83,8 @@ impl Registry {
         let mut living = Vec::new();
         for block in places.iter().skip(1).flatten() {
             // SAFETY: the block is there for as long as it is entered.
-            if unsafe { !block.as_ref().is_dead() } {
+            let is_living = unsafe { block.as_ref() }.is_living();
+            if is_living {
                 let link = ManuallyDrop::new(Link(*block));
                 living.push(Link::clone(&link));
             }
@@ -100,11 +103,11 @@ pub(super) struct Handle(NonNull<Block>);
 impl Link {
     /// The only reference so far to the block of a new greenlet.
     #[inline(always)]
-    pub(super) fn new(thread: &Rc<Thread>, name: Option<Box<str>>) -> Self {
-        let spare = thread.spare().unwrap_or_else(|| Spare::new(Block::new(thread)));
+    pub(super) fn new(thread: &Rc<Thread>, name: Option<Box<str>>, parent: Option<Link>) -> Self {
+        let spare = thread.spare().unwrap_or_else(|| Spare::new(thread));
         let link = Self(ManuallyDrop::new(spare).0);
-        link.renew(name);
-        count_up(&link.links);
+        link.renew(name, parent);
+        link.links.set(1);
         link
     }
 
@@ -143,6 +146,15 @@ impl Link {
         Handle(self.0)
     }
 
+    /// A handle in place of the link.
+    #[inline(always)]
+    pub(super) fn into_handle(self) -> Handle {
+        let this = ManuallyDrop::new(self);
+        let handle = this.handle();
+        this.links.set(this.links.get() - 1);
+        handle
+    }
+
     /// Gives the reference up. The block, if it was the last one.
     fn release(self) -> Option<NonNull<Block>> {
         let this = ManuallyDrop::new(self);
@@ -176,14 +188,16 @@ impl Handle {
         Link(self.0)
     }
 
-    /// Keeps the block only. For a greenlet that is dead: no other is killed for want of handles.
+    /// Drops a handle to a greenlet that is dead: nobody is killed for want of it.
     #[inline(always)]
-    pub(super) fn into_link(self) -> Link {
+    pub(super) fn drop_of_dead(self) {
+        debug_assert!(self.is_dead());
         let this = ManuallyDrop::new(self);
-        debug_assert!(this.is_dead());
-        let link = this.link();
         this.handles.set(this.handles.get() - 1);
-        link
+        if this.is_unreferenced() {
+            // SAFETY: this was the last reference of either kind, and it is gone.
+            unsafe { free(this.0) };
+        }
     }
 
     /// Drops it; but if it is the last one, gives it to `keep`.

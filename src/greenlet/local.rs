@@ -178,9 +178,11 @@ impl Locals {
     /// Makes them those of another greenlet, when they have ended or none was made.
     #[inline]
     pub(super) fn clear(&self) {
-        if self.have_ended.replace(false) && self.exist.replace(false) {
+        if self.exist.get() && self.have_ended.get() {
+            self.exist.set(false);
             drop(self.values.take());
         }
+        self.have_ended.set(false);
     }
 
     /// Takes the value that was made last, of those that are left.

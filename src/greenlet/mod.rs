@@ -113,8 +113,8 @@ use handle::Handle;
 pub use introspect::all;
 pub use local::Local;
 pub(crate) use scheduling::{
-    Acquaintance, current_undisturbed, has_pending, has_timeouts, is_thread_alive,
-    raise_pending_kill, root, set_has_timeouts,
+    Acquaintance, begin_turn_of_current, current_undisturbed, has_pending, has_timeouts,
+    is_thread_alive, raise_pending_kill, root, set_has_timeouts,
 };
 pub use scope::{Scope, scope};
 pub use tracing::{TraceEvent, Tracer, cleartrace, gettrace, settrace};

@@ -81,9 +81,7 @@ impl<T: 'static> Greenlet<T> {
     /// has this turn, until the numbers start anew after 2^32 turns.
     #[inline(always)]
     pub(crate) fn begin_turn(&self) -> u32 {
-        let turn = self.handle.turn.get().wrapping_add(1);
-        self.handle.turn.set(turn);
-        turn
+        self.handle.begin_turn()
     }
 
     /// The number of its newest turn.
@@ -162,12 +160,19 @@ pub(crate) fn set_has_timeouts(has_some: bool) {
     });
 }
 
+/// The current greenlet's place, and the number of its next turn, which begins.
+#[inline(always)]
+pub(crate) fn begin_turn_of_current() -> (u32, u32) {
+    thread::with_current(|current| (current.place, current.begin_turn()))
+}
+
 /// The root of this thread's greenlets: the one that runs on the thread's own stack.
 pub(crate) fn root<T: 'static>() -> Greenlet<T> {
     Greenlet::from_handle(thread::root_of(&thread::current()).handle())
 }
 
 /// Raises a kill that reached the current greenlet when it could not unwind, if it can now.
+#[inline]
 pub(crate) fn raise_pending_kill() {
     throw::raise_pending_kill();
 }

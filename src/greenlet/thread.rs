@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use super::block::{self, AtExit, Stage};
+use super::block::{self, AtExit, Block, Stage};
 use super::handle::{Handle, Link, Registry, Spare};
 use super::tracing::{self, Tracing};
 use super::{exit, local, transfer};
@@ -144,7 +144,7 @@ impl Guard {
     fn new() -> Self {
         let arenas = Arenas::of_thread().expect("no greenlets here: this thread is exiting");
         let thread = Rc::new(Thread::new(arenas));
-        let root = Link::new(&thread, None);
+        let root = Link::new(&thread, None, None);
         root.stage.set(Stage::Started);
         let handle = root.handle();
         transfer::enter_root(root);
@@ -220,6 +220,19 @@ pub(super) fn killall() {
 #[inline]
 pub(super) fn current() -> Handle {
     transfer::try_current().unwrap_or_else(make_root)
+}
+
+/// Lets `f` see the current greenlet; as [`current`], but without another reference to it.
+///
+/// # Panics
+///
+/// As there.
+#[inline(always)]
+pub(super) fn with_current<R>(f: impl FnOnce(&Block) -> R) -> R {
+    if transfer::current_ptr().is_null() {
+        make_root();
+    }
+    transfer::with_current(|current| f(current.expect("the root was made")))
 }
 
 /// The root of a greenlet's thread.

@@ -146,7 +146,15 @@ pub(super) fn raise<T>(arrival: Arrival<T>) -> Result<T, SwitchError<T>> {
 /// destructor.
 #[inline]
 pub(super) fn raise_pending_kill() {
-    if transfer::is_pending(Pending::kill) && !std::thread::panicking() {
+    if transfer::is_pending(Pending::kill) {
+        raise_late_kill();
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn raise_late_kill() {
+    if !std::thread::panicking() {
         if let Some(current) = transfer::try_current() {
             current.pending.set_kill(false);
         }

@@ -12,6 +12,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
+use super::block::Block;
 use super::exit::quietly;
 use super::handle::Handle;
 use super::thread::{self, Thread};
@@ -153,6 +154,14 @@ pub(super) fn leaves(event: Event) {
                 current.thread.tracing.origin.set(Some(current.clone()));
             }
         }
+    }
+}
+
+/// Called when a greenlet has been made.
+#[inline(always)]
+pub(super) fn begins(block: &Block) {
+    if block.thread.tracing.is_on() {
+        block.disguise();
     }
 }
 

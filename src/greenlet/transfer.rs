@@ -123,6 +123,15 @@ pub(super) fn try_current() -> Option<Handle> {
     Some(unsafe { Handle::from_ptr(block) })
 }
 
+/// Lets `f` see the current greenlet, if the thread has one yet.
+#[inline(always)]
+pub(super) fn with_current<R>(f: impl FnOnce(Option<&Block>) -> R) -> R {
+    // SAFETY: the block of the current greenlet is there (`try_current`), and this frame is on its
+    // stack: so it is whenever `f` runs, even if `f` switches and is resumed. The root's is there until
+    // `leave_root`, which comes when the thread's own stack has been left, or never returns to it.
+    f(unsafe { current_ptr().as_ref() })
+}
+
 /// Whether values of type `T` travel in the word itself.
 const fn fits_word<T>() -> bool {
     size_of::<T>() <= size_of::<Word>() && align_of::<T>() <= align_of::<Word>()
@@ -337,9 +346,7 @@ pub(super) fn signal<T: 'static>(to: &Link, signal: Signal) -> Arrival<T> {
 /// Asks the current greenlet, if the thread has one, what it has to look after before it blocks.
 #[inline(always)]
 pub(super) fn is_pending(what: impl FnOnce(&Pending) -> bool) -> bool {
-    let current = current_ptr();
-    // SAFETY: the current greenlet's block is alive (`try_current`).
-    !current.is_null() && what(unsafe { &(*current).pending })
+    with_current(|current| current.is_some_and(|current| what(&current.pending)))
 }
 
 /// Leaves the current greenlet for `to`, and returns what it is next resumed with.

@@ -1,6 +1,5 @@
 //! Green threads that start later: until then they have no stack.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::unhandled::Failure;
@@ -73,8 +72,7 @@ impl<F: FnOnce() -> R + 'static, R: 'static> Starter<F, R> {
         let Some(hub) = hub::current() else { return };
         let made = hub.mainloop().and_then(|mainloop| {
             Greenlet::<Wake>::builder().parent(&mainloop).build_reserved(&shared, move |_| {
-                let outcome = catch_unwind(AssertUnwindSafe(f));
-                Shared::end(&ending.shared, outcome);
+                ending.run(f);
                 Wake::Ended
             })
         });

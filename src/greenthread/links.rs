@@ -94,7 +94,7 @@ impl<R: 'static> GreenThread<R> {
     ///
     /// With the panic of `f`, if it is called at once.
     pub fn link(&self, f: impl FnOnce(&GreenThread<R>) + 'static) -> LinkId {
-        let has_ended = self.shared.has_ended.get();
+        let has_ended = self.shared.end.has_come();
         let add = |content: &mut Content<R>| {
             let id = LinkId(content.next_id);
             content.next_id += 1;

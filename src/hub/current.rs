@@ -6,7 +6,7 @@ use std::io;
 use std::ptr;
 use std::rc::Rc;
 
-use super::Hub;
+use super::{Hub, WaitId, Wake};
 use crate::greenlet;
 
 thread_local! {
@@ -63,11 +63,12 @@ pub(super) fn install(hub: Rc<Hub>) {
 /// # Errors
 ///
 /// When no epoll instance can be made, and when the thread is exiting.
+#[inline]
 pub(crate) fn try_current() -> io::Result<Rc<Hub>> {
-    if let Some(made) = made() {
-        return made;
+    match open() {
+        Some(hub) => Ok(Rc::clone(hub)),
+        None => try_make(),
     }
-    Err(io::Error::other("no hub: this thread is exiting"))
 }
 
 /// The thread's hub, made if there is none yet; none when the thread is exiting.
@@ -77,7 +78,19 @@ pub(crate) fn try_current() -> io::Result<Rc<Hub>> {
 /// When no epoll instance can be made.
 #[inline]
 pub(crate) fn current() -> Option<Rc<Hub>> {
-    made().map(|hub| hub.expect("no hub could be made"))
+    match open() {
+        Some(hub) => Some(Rc::clone(hub)),
+        None => make().map(|hub| hub.expect("no hub could be made")),
+    }
+}
+
+/// Ends a wait of one of this thread's greenlets, and makes it runnable, unless that wait is over.
+/// Without a hub nobody waits.
+#[inline]
+pub(crate) fn wake(id: WaitId, wake: Wake) {
+    if let Some(hub) = open() {
+        hub.wake(id, wake);
+    }
 }
 
 /// The thread's hub, if it has one.
@@ -114,21 +127,17 @@ fn open<'a>() -> Option<&'a Rc<Hub>> {
     // SAFETY: if it is not null it is the address of the hub in HUB, which has its final place, as a
     // thread-local does, and is there until `Guard`'s `drop`. That comes on this thread when it has
     // left all greenlets but its root; one that is resumed after that makes no use of the reference.
-    // All callers are in this file: they clone it, or are `yield_now`, of which `Hub::yield_now` says
-    // the same.
+    // All callers are in this file: they clone it, or are `wake`, which neither switches nor runs
+    // code of the user's, or `yield_now`, of which `Hub::yield_now` says the same.
     (!hub.is_null()).then(|| unsafe { &*hub })
 }
 
-/// None when the thread is exiting.
-#[inline]
-fn made() -> Option<io::Result<Rc<Hub>>> {
-    match open() {
-        Some(hub) => Some(Ok(Rc::clone(hub))),
-        None => make(),
-    }
+#[cold]
+fn try_make() -> io::Result<Rc<Hub>> {
+    make().unwrap_or_else(|| Err(io::Error::other("no hub: this thread is exiting")))
 }
 
-/// [`made`], where there is none yet or none any more.
+/// The thread's hub, where it is not open: made if there is none yet, none when the thread is exiting.
 #[cold]
 fn make() -> Option<io::Result<Rc<Hub>>> {
     // Making the guard makes the thread's root, which is too late then.

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::rc::Rc;
 
-use super::{Hub, Wait, Wake};
+use super::{Hub, UnderWay, Wake};
 use crate::greenlet::{Greenlet, SwitchError};
 
 /// What unwinding carries.
@@ -29,7 +29,7 @@ impl Hub {
         if self.in_mainloop.get() {
             return self.interrupt_from_mainloop(victim, raise);
         }
-        let _wait = Wait::stand_in_queue(self);
+        let _wait = UnderWay::stand_in_queue(self);
         // Else it was dead already, or this greenlet's turn has come.
         let ended_here = matches!(raise(), Some(Ok(Wake::Ended) | Err(_)));
         self.note_late_kill(victim);

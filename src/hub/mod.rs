@@ -70,7 +70,7 @@ pub use calls::{
     CallPanic, Timer, abort, clear_error_hook, schedule_call_global, schedule_call_local,
     set_error_hook,
 };
-pub(crate) use current::{current, existing, try_current, yield_now};
+pub(crate) use current::{current, existing, try_current, wake, yield_now};
 pub(crate) use fd::{Drained, Source};
 pub(crate) use fd_table::Direction;
 use fd_table::FdTable;
@@ -89,6 +89,7 @@ pub use stats::{Stats, stats};
 pub(crate) use trampoline::prevent_multiple_readers;
 pub use trampoline::{notify_close, trampoline};
 pub(crate) use turnstile::{Turn, Turnstile};
+use waiter::UnderWay;
 pub(crate) use waiter::Wait;
 
 /// So many times control is handed on before the mainloop looks at timers and descriptors again.
@@ -203,7 +204,7 @@ impl Hub {
     }
 
     /// Makes a new greenlet runnable for the first time.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn start(&self, greenlet: Greenlet<Wake>) {
         let id = WaitId::begin(&greenlet);
         self.run_queue.borrow_mut().push(greenlet, id, Wake::Start);
@@ -285,7 +286,7 @@ impl Hub {
         self.may_block();
         let have_all_had_a_turn =
             self.budget.get() <= self.floor.get() || self.run_queue.borrow().is_empty();
-        let wait = Wait::stand_in_queue(&self);
+        let wait = UnderWay::stand_in_queue(&self);
         if have_all_had_a_turn {
             self.floor.set(ROUND_IS_OVER);
             self.io_budget.set(IO_BUDGET);
@@ -302,6 +303,7 @@ impl Hub {
 
     /// Leaves the current greenlet, which is parked or stands in the queue; returns why it runs
     /// again.
+    #[inline]
     fn switch_away(self: &Rc<Self>) -> Wake {
         self.io_budget.set(IO_BUDGET);
         loop {
@@ -326,6 +328,7 @@ impl Hub {
 
     /// The next runnable greenlet, if the current one may hand over to it directly: it has started,
     /// it is not the current one itself, and it is not the mainloop's turn.
+    #[inline(always)]
     fn next_for_hand_over(&self) -> Option<(Greenlet<Wake>, Wake)> {
         let left = self.budget.get().checked_sub(1)?;
         let next = self.next_if(|next| next.is_started() && !next.is_current())?;
@@ -334,7 +337,7 @@ impl Hub {
     }
 
     /// The first in the queue that waits for its turn, if `accept` takes it.
-    #[inline]
+    #[inline(always)]
     fn next_if(&self, accept: impl Fn(&Greenlet<Wake>) -> bool) -> Option<(Greenlet<Wake>, Wake)> {
         loop {
             let next = self.run_queue.borrow_mut().next_if(&accept);

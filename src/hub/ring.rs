@@ -84,16 +84,19 @@ impl<T, N: Copy + Default> Ring<T, N> {
     /// Takes out the first, if `next` has another to put in for it.
     #[inline(always)]
     pub(super) fn rotate(&mut self, next: impl FnOnce(&T, N) -> Option<(T, N)>) -> Option<(T, N)> {
-        let place = self.place(self.taken);
-        let slot = self.slots.get_mut(place)?;
-        let (item, note) = next(slot.item.as_ref()?, slot.note)?;
-        let (first, first_note) = (slot.item.take()?, slot.note);
-        // There is room now, behind the others.
-        let place = self.place(self.taken.wrapping_add(self.len));
+        // Where the first is, and the place behind the others: the same, if there is no room.
+        let (front, back) = (self.place(self.taken), self.place(self.taken.wrapping_add(self.len)));
+        let slots = &mut *self.slots;
+        let Slot { item, note } = slots.get_mut(front)?;
+        let (first, first_note) = (item.take()?, *note);
+        let Some((last, last_note)) = next(&first, first_note) else {
+            mem::forget(item.replace(first));
+            return None;
+        };
         self.taken = self.taken.wrapping_add(1);
-        let slot = &mut self.slots[place];
-        mem::forget(slot.item.replace(item));
-        slot.note = note;
+        let slot = &mut slots[back];
+        mem::forget(slot.item.replace(last));
+        slot.note = last_note;
         Some((first, first_note))
     }
 

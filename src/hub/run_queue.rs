@@ -58,13 +58,18 @@ impl WaitId {
     pub(super) fn begin(greenlet: &Greenlet<Wake>) -> Self {
         Self { place: greenlet.place(), turn: greenlet.begin_turn() }
     }
+
+    /// Begins a wait of the current greenlet.
+    #[inline]
+    pub(super) fn begin_current() -> Self {
+        let (place, turn) = greenlet::begin_turn_of_current();
+        Self { place, turn }
+    }
 }
 
 /// What a greenlet waits for, for reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WaitsFor {
-    /// Its next turn.
-    Turn,
     /// Time to pass.
     Sleep,
     /// A descriptor to become readable.
@@ -110,7 +115,6 @@ pub(crate) enum WaitsFor {
 impl fmt::Display for WaitsFor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Turn => write!(f, "its turn"),
             Self::Sleep => write!(f, "a sleep to end"),
             Self::Readable(fd) => write!(f, "descriptor {fd} to become readable"),
             Self::Writable(fd) => write!(f, "descriptor {fd} to become writable"),
@@ -190,11 +194,17 @@ impl RunQueue {
     ) {
         let index = id.place as usize;
         if index >= self.parked.len() {
-            self.parked.resize_with(index + 1, || None);
+            self.make_room(index);
         }
         let place = &mut self.parked[index];
         debug_assert!(place.is_none(), "a greenlet that runs is not parked");
-        *place = Some(Parked { greenlet, waits_for, since });
+        mem::forget(place.replace(Parked { greenlet, waits_for, since }));
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make_room(&mut self, index: usize) {
+        self.parked.resize_with(index + 1, || None);
     }
 
     /// Ends the parking of a wait, if it is parked, and returns its greenlet.
@@ -244,7 +254,7 @@ impl RunQueue {
     }
 
     /// Takes the next runnable greenlet out of the queue, if `accept` takes it; else it stays.
-    #[inline]
+    #[inline(always)]
     pub(super) fn next_if(&mut self, accept: impl Fn(&Greenlet<Wake>) -> bool) -> Next {
         let Some((first, reason)) = self.runnable.front() else { return Next::Nothing };
         let is_pending = first.turn() == reason.turn && !first.is_dead();

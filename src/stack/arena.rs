@@ -135,6 +135,17 @@ impl Arena {
         self.asked_bytes.get() == stack_bytes
     }
 
+    /// Whether a slot that is free and in no list may be handed out for a stack of so many bytes: not
+    /// when it is time to [`take`](Self::take) one.
+    #[inline]
+    pub(super) fn takes_again(&self, top: *mut u8, stack_bytes: usize) -> bool {
+        let takes_again = self.was_asked_for(stack_bytes) && !self.is_time_to_trim();
+        if takes_again {
+            self.forget_content(top);
+        }
+        takes_again
+    }
+
     /// Hands out a slot whose pages are resident, by its top; none also when it is time to
     /// [`take`](Self::take) one.
     #[inline]
@@ -143,9 +154,17 @@ impl Arena {
             return None;
         }
         let top = self.warm.borrow_mut().pop()?;
+        self.forget_content(top);
+        Some(top)
+    }
+
+    /// Has valgrind take a slot that is handed out for one that was never written.
+    #[inline(always)]
+    fn forget_content(&self, top: *mut u8) {
         #[cfg(stolon_valgrind)]
         valgrind::forget_content(top.addr() - self.usable_bytes(top), top.addr());
-        Some(top)
+        #[cfg(not(stolon_valgrind))]
+        let _ = top;
     }
 
     /// Counts a stack that is about to be taken.
@@ -166,13 +185,12 @@ impl Arena {
             Some(top) => top,
             None => self.carve()?,
         };
-        #[cfg(stolon_valgrind)]
-        valgrind::forget_content(top.addr() - self.usable_bytes(top), top.addr());
+        self.forget_content(top);
         Ok(top)
     }
 
     /// Takes a slot back. The caller may still stand on it: nothing in it is touched now.
-    #[inline]
+    #[inline(never)]
     pub(super) fn give(&self, top: *mut u8) {
         let mut warm = self.warm.borrow_mut();
         if warm.len() >= MAX_WARM {

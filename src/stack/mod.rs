@@ -17,7 +17,7 @@ mod arena;
 pub(crate) mod overflow;
 pub(crate) mod sample;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::ops::Range;
@@ -35,7 +35,7 @@ pub const MIN_STACK_BYTES: usize = 16 * 1024;
 /// The size of stacks where none is asked for, in bytes, guard included.
 const DEFAULT_SLOT_BYTES: usize = 256 * 1024;
 
-/// What the process was told to use instead; 0: nothing.
+/// The size where none is asked for, in bytes; 0 as long as it was neither told nor worked out.
 static PROCESS_DEFAULT_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 /// Sets the size of the stacks of all greenlets that are made from now on and ask for no size, in
@@ -55,9 +55,19 @@ pub fn set_default_stack_bytes(stack_bytes: usize) {
 #[inline]
 pub fn default_stack_bytes() -> usize {
     match PROCESS_DEFAULT_BYTES.load(Ordering::Relaxed) {
-        0 => DEFAULT_SLOT_BYTES - arena::GUARD_BYTES - sys::memory::page_bytes(),
+        0 => first_default_stack_bytes(),
         bytes => bytes,
     }
+}
+
+/// [`default_stack_bytes`] as long as the process was not told, which is noted so that it need not be
+/// worked out again.
+#[cold]
+fn first_default_stack_bytes() -> usize {
+    let bytes = DEFAULT_SLOT_BYTES - arena::GUARD_BYTES - sys::memory::page_bytes();
+    let noted =
+        PROCESS_DEFAULT_BYTES.compare_exchange(0, bytes, Ordering::Relaxed, Ordering::Relaxed);
+    noted.map_or_else(|told| told, |_| bytes)
 }
 
 /// How many stacks of this thread are in use, and how many are kept for reuse.
@@ -74,11 +84,16 @@ pub struct StackCounts {
 pub fn stack_counts() -> StackCounts {
     let mut sum = StackCounts::default();
     if let Some(arenas) = Arenas::of_thread() {
-        for arena in arenas.0.borrow().iter() {
+        for arena in arenas.all.borrow().iter() {
             let counts = arena.counts();
             sum.in_use += counts.in_use;
             sum.free += counts.free;
         }
+        let last = arenas.last.take();
+        let free = usize::from(last.is_some());
+        arenas.last.set(last);
+        sum.in_use -= free;
+        sum.free += free;
     }
     sum
 }
@@ -88,7 +103,11 @@ pub fn stack_counts() -> StackCounts {
 /// Whoever runs on one of their stacks must see to it that they outlive the run: a stack that is
 /// given back by the greenlet that still stands on it is no use if the mapping goes with it.
 #[derive(Default)]
-pub(crate) struct Arenas(RefCell<Vec<Rc<Arena>>>);
+pub(crate) struct Arenas {
+    all: RefCell<Vec<Rc<Arena>>>,
+    /// The stack that was given back last, which is taken next if it has the size.
+    last: Cell<Option<Stack>>,
+}
 
 thread_local! {
     static ARENAS: Rc<Arenas> = Rc::default();
@@ -106,6 +125,12 @@ impl Arenas {
         let _ = OWN.try_with(|_| ());
         ARENAS.try_with(Rc::clone).ok()
     }
+
+    /// Takes a stack back. As when it is dropped, the caller may still stand on it.
+    #[inline]
+    pub(crate) fn give(&self, stack: Stack) {
+        drop(self.last.replace(Some(stack)));
+    }
 }
 
 /// The exclusive right to use one slot of an arena.
@@ -122,7 +147,18 @@ impl Stack {
     /// The kernel's when no memory can be mapped or guarded, with the limit that was hit named.
     #[inline]
     pub(crate) fn new(arenas: &Arenas, stack_bytes: usize) -> io::Result<Self> {
-        let mut arenas = arenas.0.borrow_mut();
+        if let Some(last) = arenas.last.take() {
+            if last.arena.takes_again(last.top, stack_bytes) {
+                return Ok(last);
+            }
+        }
+        Self::take_other(arenas, stack_bytes)
+    }
+
+    /// A stack that is not the last that was given back.
+    #[inline(never)]
+    fn take_other(arenas: &Arenas, stack_bytes: usize) -> io::Result<Self> {
+        let mut arenas = arenas.all.borrow_mut();
         let arena = arenas.iter().find(|arena| arena.was_asked_for(stack_bytes));
         let (arena, top) =
             match arena.and_then(|arena| Some((Rc::clone(arena), arena.take_warm()?))) {
