@@ -45,6 +45,7 @@ impl<T> Line<T> {
     }
 
     /// Joins at the end.
+    #[inline]
     pub(crate) fn join(&mut self, waiter: T) -> Ticket {
         let ticket = Ticket(self.next);
         // At one a nanosecond they last for 584 years.
@@ -55,9 +56,13 @@ impl<T> Line<T> {
     }
 
     /// Joins at the place of a ticket of this line, or of another one whose tickets are used in both.
+    #[inline]
     pub(crate) fn join_again(&mut self, ticket: Ticket, waiter: T) {
         self.waiting += 1;
         let place = Place { ticket, waiter: Some(waiter) };
+        if self.places.back().is_none_or(|last| last.ticket < ticket) {
+            return self.places.push_back(place);
+        }
         match self.places.binary_search_by_key(&ticket, |place| place.ticket) {
             Ok(index) => self.places[index] = place,
             Err(index) => self.places.insert(index, place),
@@ -65,11 +70,13 @@ impl<T> Line<T> {
     }
 
     /// Takes out the first.
+    #[inline]
     pub(crate) fn take_first(&mut self) -> Option<T> {
         self.take_first_with_ticket().map(|(_, first)| first)
     }
 
     /// Takes out the first, and says which ticket that one has.
+    #[inline]
     pub(crate) fn take_first_with_ticket(&mut self) -> Option<(Ticket, T)> {
         let Place { ticket, waiter } = self.places.pop_front()?;
         self.waiting -= 1;
@@ -86,22 +93,26 @@ impl<T> Line<T> {
     }
 
     /// Takes out whoever has the ticket; none if that one has been taken out before.
+    #[inline]
     pub(crate) fn leave(&mut self, ticket: Ticket) -> Option<T> {
-        let index = self.index(ticket)?;
+        if self.places.front()?.ticket == ticket {
+            return self.take_first();
+        }
+        let index = self.places.binary_search_by_key(&ticket, |place| place.ticket).ok()?;
         let waiter = self.places[index].waiter.take()?;
         self.waiting -= 1;
         self.tidy();
         Some(waiter)
     }
 
-    fn index(&self, ticket: Ticket) -> Option<usize> {
-        if self.places.front()?.ticket == ticket {
-            return Some(0);
+    #[inline]
+    fn tidy(&mut self) {
+        if self.places.len() != self.waiting || self.places.capacity() > KEPT {
+            self.tidy_up();
         }
-        self.places.binary_search_by_key(&ticket, |place| place.ticket).ok()
     }
 
-    fn tidy(&mut self) {
+    fn tidy_up(&mut self) {
         while self.places.front().is_some_and(|place| place.waiter.is_none()) {
             self.places.pop_front();
         }

@@ -283,9 +283,7 @@ impl<S: Store> Core<S> {
 
 #[inline]
 fn wake(wait: WaitId) {
-    if let Some(hub) = hub::current() {
-        hub.wake(wait, Wake::Ready);
-    }
+    hub::wake(wait, Wake::Ready);
 }
 
 /// What a wait comes to while the thread exits.

@@ -81,11 +81,7 @@ impl Permits {
                 let count = self.count.get().checked_add(1);
                 self.count.set(count.expect("a semaphore has at most isize::MAX permits"));
             }
-            Some(first) => {
-                if let Some(hub) = hub::current() {
-                    hub.wake(first, Wake::Ready);
-                }
-            }
+            Some(first) => hub::wake(first, Wake::Ready),
         }
     }
 

@@ -54,6 +54,23 @@ func spawnJoin(count, iterations int) time.Duration {
 	return time.Since(start)
 }
 
+// From one goroutine to another, both of which wait for each item.
+func handOver(iterations int) time.Duration {
+	items := make(chan int)
+	go func() {
+		for i := 0; i < iterations; i++ {
+			items <- i
+		}
+	}()
+	start, sum := time.Now(), 0
+	for i := 0; i < iterations; i++ {
+		sum += <-items
+	}
+	took := time.Since(start)
+	runtime.KeepAlive(sum)
+	return took
+}
+
 // Bytes resident and in page tables, and mappings.
 func status() (bytes, mappings int) {
 	text, _ := os.ReadFile("/proc/self/status")
@@ -95,6 +112,8 @@ func main() {
 		fmt.Println(turns(count, iterations, kind == "ring").Nanoseconds())
 	case err == nil && kind == "spawn_join":
 		fmt.Println(spawnJoin(count, iterations).Nanoseconds())
+	case os.Args[1] == "queue.handover":
+		fmt.Println(handOver(iterations).Nanoseconds())
 	case err == nil && kind == "parked_bytes":
 		park(count)
 	default:

@@ -52,7 +52,8 @@ pub fn contender<C: Ending>(figure: Figure) -> Result<Contender, String> {
             Ok(spawn_join::<C>(per_iteration, stacks?))
         }
         Figure::Stagger(_) => Err(String::from("of the machine layer only")),
-        Figure::Yield(_) | Figure::ParkWake | Figure::Overshoot => {
+        Figure::HandOver | Figure::Semaphore => Err(String::from("no scheduler")),
+        Figure::Yield(_) | Figure::Pool(_) | Figure::ParkWake | Figure::Overshoot => {
             Err(String::from("no scheduler"))
         }
         Figure::TimerCancel { .. } | Figure::TimerFire(_) => Err(String::from("no timers")),

@@ -30,6 +30,10 @@ pub enum Figure {
     TimerFire(usize),
     TimerBytes(usize),
     Overshoot,
+    /// From one green thread to another by a queue.
+    HandOver,
+    /// Uncontended.
+    Semaphore,
 }
 
 /// What of stolon a peer is compared with.
@@ -90,6 +94,8 @@ impl Figure {
                     _ => return None,
                 }
             }
+            ("queue", "handover") => Self::HandOver,
+            ("semaphore", "uncontended") => Self::Semaphore,
             ("park_wake", "socketpair") => Self::ParkWake,
             ("pool", _) => Self::Pool(count()?),
             ("parked_bytes", _) => Self::Parked(count()?),
@@ -105,7 +111,7 @@ impl Figure {
             (Self::Ring { count, .. }, Ours::GreenThread | Ours::HandOver) => count,
             (Self::Ring { count, .. } | Self::Stagger(count), _) => 2 * count,
             (Self::ParkWake, _) => PAIRS,
-            (Self::Echo(_) | Self::Overshoot, _) => 1,
+            (Self::Echo(_) | Self::Overshoot | Self::HandOver | Self::Semaphore, _) => 1,
             (Self::TimerCancel { .. } | Self::TimerFire(_) | Self::TimerBytes(_), _) => 1,
             (
                 Self::SpawnJoin(count)
@@ -137,6 +143,8 @@ impl Figure {
                 0.5
             }
             (Self::TimerFire(1_000_000), _, "tokio Sleep") => 0.5,
+            (Self::HandOver, _, "tokio" | "Go") => 0.15,
+            (Self::Semaphore, _, "tokio") => 0.5,
             (Self::ParkWake, _, "raw epoll") => 1.05,
             (Self::Echo(50), _, "raw epoll") => 1.04,
             (Self::Echo(1_000), _, "raw epoll") => 1.05,
@@ -167,6 +175,8 @@ impl fmt::Display for Figure {
             Self::TimerFire(count) => write!(f, "timer.insert_fire.{count}"),
             Self::TimerBytes(count) => write!(f, "timer.bytes.{count}"),
             Self::Overshoot => write!(f, "sleep.overshoot_1ms"),
+            Self::HandOver => write!(f, "queue.handover"),
+            Self::Semaphore => write!(f, "semaphore.uncontended"),
             Self::ParkWake => write!(f, "park_wake.socketpair"),
             Self::Pool(count) => write!(f, "pool.{count}"),
             Self::Parked(count) => write!(f, "parked_bytes.{count}"),

@@ -22,6 +22,8 @@
 //! | `spawn_join.batchN` | the same, N at a time |
 //! | `pool.N` | spawn N with an empty body into a pool of 1000, or tokio's `JoinSet`, and wait for all: for one of them |
 //! | `yield.N` | one turn through the scheduler, N runnable |
+//! | `queue.handover` | one item from a green thread to another, by a queue of size 0: both wait for each; by tokio's channel of 1 and an unbuffered one of Go's |
+//! | `semaphore.uncontended` | a permit acquired and released by a guard, with nobody else there |
 //! | `timer.insert_cancel.N` | set a timeout and cancel the one that was set 1,000 before, beside N that are pending and due earlier: requests that are answered in time, beside idle connections with the same limit |
 //! | `timer.insert_cancel_early.N` | the same, due before the N: a short limit beside long ones |
 //! | `timer.insert_fire.N` | a timer that is set and fires in 1 ms, of 1,000 that do, beside N that are due much later |
@@ -94,6 +96,7 @@ mod report;
 mod run;
 mod slab;
 mod timer;
+mod vocabulary;
 mod wake;
 
 use std::process::ExitCode;
@@ -102,7 +105,7 @@ use figure::Figure;
 use report::Report;
 
 /// What runs when no figure is named.
-const ALL: [&str; 29] = [
+const ALL: [&str; 31] = [
     "switch.machine",
     "switch.flat",
     "switch.depth2",
@@ -121,6 +124,8 @@ const ALL: [&str; 29] = [
     "pool.10000",
     "yield.2",
     "yield.1000",
+    "queue.handover",
+    "semaphore.uncontended",
     "timer.insert_cancel.1000000",
     "timer.insert_cancel_early.1000000",
     "timer.insert_fire.1000000",

@@ -97,7 +97,9 @@ fn entrants(figure: Figure, externals: &[External]) -> Vec<(Ours, Option<&'stati
         Figure::TimerCancel { .. } => &[Ours::Timers, Ours::Call],
         Figure::TimerBytes(_) => &[Ours::Timers],
         Figure::TimerFire(_) => &[Ours::Timers, Ours::GreenThread],
-        Figure::Overshoot
+        Figure::HandOver
+        | Figure::Semaphore
+        | Figure::Overshoot
         | Figure::Yield(_)
         | Figure::Pool(_)
         | Figure::Parked(_)

@@ -27,6 +27,7 @@ use crate::measure::{Batch, Contender, time};
 use crate::pool;
 use crate::slab::{STACK_BYTES, Slot};
 use crate::timer::{IN_FLIGHT, NAP, all_as_median, far, overshoot, processor_time, timeout};
+use crate::vocabulary;
 use crate::wake::{MESSAGE, PAIRS, pair};
 
 /// A greenlet that a driver resumes.
@@ -171,7 +172,10 @@ pub fn green_threads(figure: Figure) -> Made {
             Ok(all_as_median((0..iterations).map(|_| overshoot(nap)).collect()))
         }),
         Figure::Pool(count) => pool::green_pool(count),
-        _ => return Err(String::from("compared by greenlets")),
+        _ => match vocabulary::ours(figure) {
+            Some(batch) => batch,
+            None => return Err(String::from("compared by greenlets")),
+        },
     };
     Ok(Contender::new(per_iteration, batch))
 }

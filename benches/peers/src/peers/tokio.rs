@@ -16,6 +16,7 @@ use crate::crowd::Crowd;
 use crate::figure::{Figure, Ours};
 use crate::measure::{Batch, Contender};
 use crate::pool;
+use crate::vocabulary;
 
 fn runtime() -> Result<Runtime, String> {
     Builder::new_current_thread().build().map_err(|e| e.to_string())
@@ -34,7 +35,10 @@ pub fn contender(figure: Figure) -> Made {
             Box::new(move |iterations| spawn_join(&runtime, iterations, count))
         }
         Figure::Pool(count) => pool::join_set(runtime, count),
-        _ => return Err(String::from("has no direct switch: see yield")),
+        _ => match vocabulary::tokios(figure, runtime) {
+            Ok(batch) => batch,
+            Err(_) => return Err(String::from("has no direct switch: see yield")),
+        },
     };
     Ok(Contender::new(per_iteration, batch))
 }
