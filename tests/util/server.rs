@@ -133,11 +133,12 @@ impl Server {
         links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
     }
 
-    /// How many descriptors the server's epoll instances watch.
+    /// How many descriptors the server's epoll instances watch, without those of its pollers.
     pub fn watched(&self) -> usize {
         let entries = fs::read_dir(self.proc("fdinfo")).expect("the server's descriptors");
         let infos = entries.filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok());
-        infos.map(|info| info.lines().filter(|line| line.starts_with("tfd:")).count()).sum()
+        let of_others = |line: &&str| line.starts_with("tfd:") && !line.contains("ffffffff ");
+        infos.map(|info| info.lines().filter(of_others).count()).sum()
     }
 
     /// The processor time that the server has used.
