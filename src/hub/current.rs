@@ -98,14 +98,6 @@ pub(crate) fn existing() -> Option<Rc<Hub>> {
     open().map(Rc::clone)
 }
 
-/// Ends a wait of this thread, as [`Hub::wake`] does. Without a hub nobody waits.
-#[inline]
-pub(crate) fn wake(id: WaitId, wake: Wake) {
-    if let Some(hub) = open() {
-        hub.wake(id, wake);
-    }
-}
-
 /// Lets every other runnable greenlet of this thread run once. While the thread exits it does
 /// nothing.
 ///
