@@ -8,7 +8,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use stolon::dagpool::DAGPool;
-use stolon::pools::{ConnectionPool, GetError, Item, Manager, Pool, TokenPool};
+use stolon::pools::{
+    ConnectionPool, ConnectionPoolBuilder, GetError, Item, Manager, Pool, PoolBuilder, TokenPool,
+};
 use stolon::{GreenPile, GreenPool, hub, sleep, spawn, spawn_n};
 use util::leak::guarded;
 
@@ -52,14 +54,14 @@ fn as_a_stack_the_newest_is_lent_first_and_the_least_is_made_at_once() {
     guarded(|| {
         let made = Rc::new(Cell::new(0));
         let count = Rc::clone(&made);
-        let builder = Pool::<u32>::builder().min_size(2).max_size(3).order_as_stack(true);
+        let builder = PoolBuilder::new().min_size(2).max_size(3).order_as_stack(true);
         let pool = builder.build(move || count.replace(count.get() + 1));
         assert_eq!((made.get(), pool.free()), (2, 3));
         let [one, two] = [pool.get(), pool.get()];
         let last = *two;
         drop((one, two));
         assert_eq!((*pool.get(), made.get()), (last, 2));
-        assert!(panics(|| Pool::<()>::builder().min_size(2).max_size(1).build(|| ())));
+        assert!(panics(|| PoolBuilder::new().min_size(2).max_size(1).build(|| ())));
     });
 }
 
@@ -320,7 +322,7 @@ impl World {
 /// A pool of one that keeps its connection for ever, and what it does.
 fn one_wire() -> (ConnectionPool<Wires>, Rc<World>) {
     let world = Rc::new(World::default());
-    let builder = ConnectionPool::<Wires>::builder().max_size(1).max_idle(None).max_age(None);
+    let builder = ConnectionPoolBuilder::new().max_size(1).max_idle(None).max_age(None);
     (builder.build(Wires(Rc::clone(&world))), world)
 }
 
@@ -386,7 +388,7 @@ fn one_that_cannot_be_cleaned_is_closed_and_who_waits_opens_another() {
 fn db_01_who_waits_is_woken_by_an_old_connection_and_opens_a_new_one() {
     guarded(|| {
         let world = Rc::new(World::default());
-        let builder = ConnectionPool::<Wires>::builder().max_size(1).max_age(MS);
+        let builder = ConnectionPoolBuilder::new().max_size(1).max_age(MS);
         let pool = builder.build(Wires(Rc::clone(&world)));
         let lent = pool.get().unwrap();
         let waiter = spawn({
@@ -405,7 +407,7 @@ fn db_01_who_waits_is_woken_by_an_old_connection_and_opens_a_new_one() {
 #[test]
 fn db_02_without_idle_time_or_age_each_is_closed_when_it_comes_back() {
     guarded(|| {
-        let base = ConnectionPool::<Wires>::builder;
+        let base = ConnectionPoolBuilder::new;
         for builder in [base().max_idle(NOW), base().max_age(NOW)] {
             let world = Rc::new(World::default());
             let pool = builder.build(Wires(Rc::clone(&world)));
@@ -438,7 +440,7 @@ fn db_03_a_connection_that_is_discarded_or_not_opened_takes_no_room() {
 fn what_is_idle_for_too_long_is_closed_by_itself_and_what_is_used_is_not() {
     guarded(|| {
         let world = Rc::new(World::default());
-        let builder = ConnectionPool::<Wires>::builder().max_idle(10 * MS).max_age(None);
+        let builder = ConnectionPoolBuilder::new().max_idle(10 * MS).max_age(None);
         let pool = builder.build(Wires(Rc::clone(&world)));
         let [one, two] = [pool.get().unwrap(), pool.get().unwrap()];
         drop((one, two));
@@ -459,7 +461,7 @@ fn opening_one_takes_no_longer_than_it_may_and_is_given_up() {
     guarded(|| {
         let world = Rc::new(World::default());
         world.is_slow.set(true);
-        let builder = ConnectionPool::<Wires>::builder().max_size(1).connect_timeout(5 * MS);
+        let builder = ConnectionPoolBuilder::new().max_size(1).connect_timeout(5 * MS);
         let pool = builder.build(Wires(Rc::clone(&world)));
         let start = Instant::now();
         assert!(matches!(pool.get(), Err(GetError::ConnectTimeout(limit)) if limit == 5 * MS));

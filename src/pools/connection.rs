@@ -54,7 +54,7 @@ pub trait Manager: 'static {
 /// ```
 /// use std::io;
 /// use stolon::green::net::TcpStream;
-/// use stolon::pools::{ConnectionPool, Manager};
+/// use stolon::pools::{ConnectionPoolBuilder, Manager};
 ///
 /// struct Server(&'static str);
 ///
@@ -67,7 +67,7 @@ pub trait Manager: 'static {
 ///     }
 /// }
 ///
-/// let pool = ConnectionPool::builder().max_size(8).build(Server("127.0.0.1:1"));
+/// let pool = ConnectionPoolBuilder::new().max_size(8).build(Server("127.0.0.1:1"));
 /// assert!(pool.get().is_err());
 /// assert_eq!(pool.free(), 8);
 /// ```
@@ -106,9 +106,9 @@ fn now(hub: &Hub) -> Deadline {
 }
 
 impl<M: Manager> ConnectionPool<M> {
-    /// A pool with the sizes and times that eventlet's has.
+    /// A pool with the sizes and times that eventlet's has; [`ConnectionPoolBuilder`] makes others.
     pub fn new(manager: M) -> Self {
-        Self::builder().build(manager)
+        ConnectionPoolBuilder::new().build(manager)
     }
 
     pub(super) fn with(manager: M, options: &ConnectionPoolBuilder) -> Self {
@@ -122,11 +122,6 @@ impl<M: Manager> ConnectionPool<M> {
             closes_at: Cell::new(Deadline::NEVER),
         };
         Self { inner: Rc::new(inner) }
-    }
-
-    /// For a pool with sizes and times of one's own.
-    pub fn builder() -> ConnectionPoolBuilder {
-        ConnectionPoolBuilder::default()
     }
 
     /// Lends a connection: one that is free and healthy, or a new one if there are fewer than the pool

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{ConnectionPool, Manager};
 
-/// Makes pools of connections: [`ConnectionPool::builder`].
+/// Makes pools of connections with sizes and times of one's own.
 #[derive(Clone, Debug)]
 #[must_use = "it does nothing until `build` is called"]
 pub struct ConnectionPoolBuilder {
@@ -26,6 +26,11 @@ impl Default for ConnectionPoolBuilder {
 }
 
 impl ConnectionPoolBuilder {
+    /// With the sizes and times that eventlet's pool has.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
     /// How many connections the pool may have; by default 4.
     pub fn max_size(mut self, max_size: usize) -> Self {
         self.max_size = max_size;

@@ -47,14 +47,10 @@ struct Inner<T> {
 }
 
 impl<T: 'static> Pool<T> {
-    /// A pool of up to `max_size` items, each made by `create`, which may block.
+    /// A pool of up to `max_size` items, each made by `create`, which may block; [`PoolBuilder`] makes
+    /// those that have some items from the start, or lend the newest first.
     pub fn new(max_size: usize, create: impl Fn() -> T + 'static) -> Self {
-        Self::builder().max_size(max_size).build(create)
-    }
-
-    /// For a pool that has some items from the start, or that lends the newest first.
-    pub fn builder() -> PoolBuilder {
-        PoolBuilder { min_size: 0, max_size: 4, order_as_stack: false }
+        PoolBuilder::new().max_size(max_size).build(create)
     }
 
     /// Lends an item: one that is free, or a new one if there are fewer than the pool may have. Else
@@ -141,7 +137,7 @@ impl<T: 'static> fmt::Debug for Pool<T> {
     }
 }
 
-/// Makes pools that are not all default: [`Pool::builder`].
+/// Makes pools that are not all default.
 #[derive(Clone, Debug)]
 #[must_use = "it does nothing until `build` is called"]
 pub struct PoolBuilder {
@@ -151,6 +147,11 @@ pub struct PoolBuilder {
 }
 
 impl PoolBuilder {
+    /// For up to 4 items, of which none is made at once, and the oldest is lent first.
+    pub fn new() -> Self {
+        Self { min_size: 0, max_size: 4, order_as_stack: false }
+    }
+
     /// So many items are made at once; by default none.
     pub fn min_size(mut self, min_size: usize) -> Self {
         self.min_size = min_size;
@@ -183,6 +184,12 @@ impl PoolBuilder {
         let items: Vec<_> = (0..min_size).map(|_| pool.get()).collect();
         drop(items);
         pool
+    }
+}
+
+impl Default for PoolBuilder {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
