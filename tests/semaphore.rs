@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use stolon::hub;
 use stolon::semaphore::{BoundedSemaphore, CappedSemaphore, ReleasedTooOften, Semaphore};
 use stolon::{GreenThread, sleep, spawn};
 use util::leak::guarded;
@@ -17,6 +18,11 @@ const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
 type Log<T> = Rc<RefCell<Vec<T>>>;
+
+/// As [`guarded`], on a simulated hub, as it is about time.
+fn simulated(body: impl FnOnce() + Send + 'static) {
+    guarded(|| hub::simulated(1).in_order().run(body));
+}
 
 /// Calls a function when it is dropped.
 struct OnDrop<F: FnMut()>(F);
@@ -44,7 +50,7 @@ fn acquirers(semaphore: &Semaphore, count: usize, log: &Log<usize>) -> Vec<Green
 // SE-01
 #[test]
 fn two_workers_that_sleep_with_the_lock_have_it_equally_often() {
-    guarded(|| {
+    simulated(|| {
         let lock = Semaphore::new(1);
         let counts: [Rc<Cell<i32>>; 2] = Default::default();
         let workers = counts.clone().map(|count| {

@@ -37,6 +37,11 @@ fn compute(duration: Duration) {
     while start.elapsed() < duration {}
 }
 
+/// As [`guarded`], on a simulated hub, as it is about time.
+fn simulated(body: impl FnOnce() + Send + 'static) {
+    guarded(|| hub::simulated(1).in_order().run(body));
+}
+
 /// Calls a function when it is dropped.
 struct OnDrop<F: FnMut()>(F);
 
@@ -285,7 +290,7 @@ fn it_unwinds_any_depth_of_blocking_code_and_destructors_run() {
 
 #[test]
 fn who_has_been_woken_goes_on_and_gets_it_at_the_next_wait() {
-    guarded(|| {
+    simulated(|| {
         let event = Event::new();
         let green = spawn({
             let event = event.clone();
@@ -300,7 +305,7 @@ fn who_has_been_woken_goes_on_and_gets_it_at_the_next_wait() {
         });
         sleep(NOW);
         event.send(3).unwrap();
-        compute(10 * MS);
+        hub::advance(10 * MS);
         assert_eq!(green.wait(), (3, true));
     });
 }
@@ -347,20 +352,20 @@ fn a_timeout_is_for_the_greenlet_that_started_it() {
 
 #[test]
 fn another_greenlet_may_cancel_it_and_the_wait_goes_on() {
-    guarded(|| {
+    simulated(|| {
         let [first, second] = [5 * MS, 10 * MS].map(|duration| Rc::new(Timeout::new(duration)));
         let cancels = Rc::clone(&first);
         spawn(move || cancels.cancel());
-        let start = Instant::now();
+        let start = hub::now();
         assert!(second.is(&*raised_by(|| sleep(HOUR))));
-        assert!(start.elapsed() >= 10 * MS);
+        assert_eq!(hub::now() - start, 10 * MS);
         // With none left the sleep is as long as it is.
         second.start().unwrap();
         let cancels = Rc::clone(&second);
         spawn(move || cancels.cancel());
-        let start = Instant::now();
+        let start = hub::now();
         sleep(20 * MS);
-        assert!(start.elapsed() >= 20 * MS);
+        assert_eq!(hub::now() - start, 20 * MS);
     });
 }
 
@@ -437,7 +442,7 @@ fn it_does_not_expire_in_a_destructor_while_its_greenlet_unwinds_but_afterwards(
 
 #[test]
 fn while_another_greenlet_unwinds_it_is_late_but_comes() {
-    guarded(|| {
+    simulated(|| {
         let unwound = Event::new();
         let unwinds = spawn({
             let unwound = unwound.clone();
@@ -451,17 +456,17 @@ fn while_another_greenlet_unwinds_it_is_late_but_comes() {
         });
         unwound.wait();
         // It cannot know that it is not the one.
-        let start = Instant::now();
+        let start = hub::now();
         assert!(std::thread::panicking());
         assert!(with_timeout(MS, || sleep(HOUR)).is_err());
-        assert!(start.elapsed() < HOUR && !std::thread::panicking());
+        assert!(hub::now() - start < HOUR && !std::thread::panicking());
         assert!(unwinds.join().is_err());
     });
 }
 
 #[test]
 fn parked_before_another_unwinds_it_is_not_late() {
-    guarded(|| {
+    simulated(|| {
         let start = Event::new();
         let unwinds = spawn({
             let start = start.clone();
@@ -486,7 +491,7 @@ fn parked_before_another_unwinds_it_is_not_late() {
 
 #[test]
 fn a_late_timeout_lets_its_wait_end_by_itself_and_by_its_own_time() {
-    guarded(|| {
+    simulated(|| {
         let unwound = Event::new();
         let green = spawn({
             let unwound = unwound.clone();
@@ -499,10 +504,10 @@ fn a_late_timeout_lets_its_wait_end_by_itself_and_by_its_own_time() {
             }
         });
         unwound.wait();
-        let start = Instant::now();
+        let start = hub::now();
         let waited = with_timeout(MS, || {
             sleep(3 * MS);
-            start.elapsed()
+            hub::now() - start
         });
         assert!(waited.unwrap() >= 3 * MS && std::thread::panicking());
         assert!(green.join().is_err());
