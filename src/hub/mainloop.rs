@@ -72,7 +72,7 @@ impl Hub {
 
     /// Runs who can run, up to the budget.
     pub(super) fn run_ready(&self) {
-        if self.is_watched() {
+        if self.has_to_watch() {
             return self.run_ready_watched();
         }
         self.budget.set(BUDGET);

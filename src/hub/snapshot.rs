@@ -112,12 +112,22 @@ impl Hub {
     /// Has each wait that begins from now on note the time, or not any more.
     pub(crate) fn set_notes_time(&self, notes_time: bool) {
         self.observed.notes_time.set(notes_time);
+        self.observe_or_not();
+    }
+
+    /// Called when it has changed what is to be observed.
+    pub(super) fn observe_or_not(&self) {
+        let observed = &self.observed;
+        observed.is_on.set(observed.notes_time.get() || self.is_watched());
+        observed.noted_time.set(Time::ZERO);
         self.note_time();
     }
 
     /// Begins a pass of the mainloop.
+    #[inline]
     pub(super) fn note_time(&self) {
-        let notes_time = self.observed.notes_time.get() || self.observed.watch.borrow().is_some();
-        self.observed.noted_time.set(if notes_time { self.clock.now() } else { Time::ZERO });
+        if self.observed.is_on.get() {
+            self.observed.noted_time.set(self.clock.now());
+        }
     }
 }

@@ -46,6 +46,8 @@ pub struct Stats {
 #[derive(Debug, Default)]
 pub(super) struct Observed {
     pub(super) counts: Counts,
+    /// Whether there is anything to do for the fields below.
+    pub(super) is_on: Cell<bool>,
     /// When the mainloop last began a pass; zero unless someone wants to know how long waits last.
     pub(super) noted_time: Cell<Time>,
     pub(super) notes_time: Cell<bool>,

@@ -170,16 +170,22 @@ impl Hub {
     /// The kernel's, when the watchdog cannot be started.
     pub(crate) fn set_watch(&self, limit: Option<Duration>) -> io::Result<()> {
         drop(self.observed.watch.take());
-        self.note_time();
+        self.observe_or_not();
         let Some(limit) = limit.filter(|_| !self.clock.is_simulated()) else { return Ok(()) };
         *self.observed.watch.borrow_mut() = Some(Watch::new(limit)?);
-        self.note_time();
+        self.observe_or_not();
         // From now on the mainloop hands out the turns.
         self.observed.counts.turns_end(self.budget.replace(0));
         self.observed.counts.turns_begin(0);
         Ok(())
     }
 
+    #[inline]
+    pub(super) fn has_to_watch(&self) -> bool {
+        self.observed.is_on.get() && self.is_watched()
+    }
+
+    /// Whether the watchdog looks at this hub.
     pub(super) fn is_watched(&self) -> bool {
         self.observed.watch.borrow().is_some()
     }
@@ -209,14 +215,30 @@ impl Hub {
     }
 
     /// Tells the watchdog, if there is one, that someone else has the hub from now on.
+    #[inline]
     pub(super) fn turn_begins(&self) {
+        if self.observed.is_on.get() {
+            self.tell_that_turn_begins();
+        }
+    }
+
+    #[cold]
+    fn tell_that_turn_begins(&self) {
         if let Some(watch) = &*self.observed.watch.borrow() {
             watch.turn_begins();
         }
     }
 
     /// Tells the watchdog, if there is one, that the hub waits.
+    #[inline]
     pub(super) fn turn_is_nobodys(&self) {
+        if self.observed.is_on.get() {
+            self.tell_that_turn_is_nobodys();
+        }
+    }
+
+    #[cold]
+    fn tell_that_turn_is_nobodys(&self) {
         if let Some(watch) = &*self.observed.watch.borrow() {
             watch.waits();
         }
