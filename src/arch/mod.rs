@@ -136,6 +136,15 @@ impl Context {
     }
 }
 
+/// Where the frame is, among the addresses of code, that [`retrace`] puts between `run` and the
+/// registers.
+pub(crate) fn retrace_code() -> std::ops::Range<usize> {
+    /// More than the routine has.
+    const BYTES: usize = 64;
+    let start = machine::stolon_0_1_retrace as *const () as usize;
+    start..start + BYTES
+}
+
 /// Runs `run`, whose backtraces go on, behind the frames of this call, from `registers` as if they
 /// were its caller's.
 ///

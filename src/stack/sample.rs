@@ -44,8 +44,8 @@ const MARGIN_WORDS: usize = 512;
 /// The most that is copied of a stack.
 const MAX_WORDS: usize = 64 * 1024 * 1024 / size_of::<usize>();
 
-/// How often a thread is asked again that was just switching, or whose stack was larger than
-/// expected.
+/// How often a thread is asked again that was just switching, whose stack was larger than expected, or
+/// which was in code without unwinding tables: stubs between libraries have none.
 const MAX_TRIES: usize = 8;
 
 /// The longest wait for an answer: a thread may be in the kernel, or have blocked the signal.
@@ -174,7 +174,7 @@ pub(crate) fn take(
     let _alone = ASKING.lock().unwrap_or_else(PoisonError::into_inner);
     let mut room: Vec<usize> = Vec::new();
     let mut copy_words = super::DEFAULT_SLOT_BYTES / size_of::<usize>();
-    let mut answer = None;
+    let (mut answer, mut backtrace) = (None, None);
     for _ in 0..MAX_TRIES {
         room.clear();
         // Zeroed by the kernel, and only what is copied into comes to be memory.
@@ -182,28 +182,33 @@ pub(crate) fn take(
         let copy = room[MARGIN_WORDS..].as_mut_ptr();
         let value = (Arc::clone(value), expected);
         let question = Question { thread, own_stack, value, copy, copy_words };
-        answer = ask(question)?;
-        match &answer {
-            Some(Answer { has_changed: false, stack: Copied::Switching, .. }) => {}
-            Some(Answer { has_changed: false, stack: Copied::TooLarge { words }, .. })
-                if *words <= MAX_WORDS =>
-            {
+        match ask(question)? {
+            // It was over meanwhile, or nobody answers: what was known before is all.
+            None | Some(Answer { has_changed: true, .. }) => break,
+            Some(next) => answer = Some(next),
+        }
+        match answer {
+            Some(Answer { stack: Copied::Whole { from, words }, registers, .. }) => {
+                let (taken, has_callers) = unwind(&mut room, from, words, registers);
+                backtrace = taken;
+                if has_callers {
+                    break;
+                }
+            }
+            Some(Answer { stack: Copied::TooLarge { words }, .. }) if words <= MAX_WORDS => {
                 copy_words = words.next_power_of_two();
             }
+            Some(Answer { stack: Copied::Switching, .. }) => {}
             _ => break,
         }
     }
-    let Some(answer) = answer.filter(|answer| !answer.has_changed) else { return Ok(None) };
+    let Some(answer) = answer else { return Ok(None) };
     let name = answer.name_bytes.map(|bytes| {
         let name = &answer.name[..bytes.min(NAME_BYTES)];
         let cut = if bytes > NAME_BYTES { "..." } else { "" };
         // A character may have been cut in two.
         String::from_utf8_lossy(name).trim_end_matches(char::REPLACEMENT_CHARACTER).to_owned() + cut
     });
-    let backtrace = match answer.stack {
-        Copied::Whole { from, words } => unwind(&mut room, from, words, answer.registers),
-        _ => None,
-    };
     Ok(Some(Sample { name, id: answer.id, made_at: answer.made_at, backtrace }))
 }
 
@@ -312,17 +317,17 @@ fn copy(question: &Question, about: &About<'_>, registers: &Registers) -> Copied
     Copied::Whole { from, words }
 }
 
-/// The backtrace of a copy.
+/// The backtrace of a copy, and whether it has more than the innermost frame, or never will.
 fn unwind(
     room: &mut [usize],
     from: usize,
     words: usize,
     mut registers: Registers,
-) -> Option<Backtrace> {
+) -> (Option<Backtrace>, bool) {
     let copied = &mut room[MARGIN_WORDS..][..words];
     if interrupt::checks_return_addresses() && has_signed_address(copied) {
         // The signature was made for another stack pointer: to check it would be a fault.
-        return None;
+        return (None, true);
     }
     let top = from + size_of_val(copied);
     let to = copied.as_ptr().addr();
@@ -334,12 +339,16 @@ fn unwind(
     copied.iter_mut().for_each(move_address);
     registers.iter_mut().for_each(move_address);
     let _ = room.as_mut_ptr().expose_provenance();
-    let mut backtrace = None;
+    let (mut backtrace, mut frames) = (None, 0);
+    let mut look = || {
+        backtrace = Some(Backtrace::force_capture());
+        frames = interrupt::frames_above(arch::retrace_code());
+    };
     // SAFETY: the registers point into the copy, as do the saved ones and the frame pointers in it,
     // which were moved with it: so what the tables lead to from there lies in the copy, with zeros
-    // behind it, where unwinding ends. `force_capture` does not panic.
-    unsafe { arch::retrace(&registers, &mut || backtrace = Some(Backtrace::force_capture())) };
-    backtrace
+    // behind it, where unwinding ends. Neither way to unwind panics.
+    unsafe { arch::retrace(&registers, &mut look) };
+    (backtrace, frames > 1)
 }
 
 /// Whether any word looks like the address of code with a signature above it.
@@ -355,7 +364,12 @@ fn has_signed_address(words: &[usize]) -> bool {
             Some(parse(start)?..parse(end)?)
         })
         .collect();
-    words
-        .iter()
-        .any(|word| *word > ADDRESS && code.iter().any(|range| range.contains(&(word & ADDRESS))))
+    // An instruction lies at a multiple of four, and a signature spares the bit that says whose half
+    // of the addresses it is. What is left of other values may still look so: then there is no
+    // backtrace.
+    words.iter().any(|word| {
+        let address = word & ADDRESS;
+        let may_be_signed = *word > ADDRESS && address % 4 == 0 && word & (1 << 55) == 0;
+        may_be_signed && code.iter().any(|range| range.contains(&address))
+    })
 }

@@ -8,6 +8,7 @@
 use std::ffi::{c_int, c_void};
 use std::io;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU32;
@@ -179,4 +180,38 @@ pub(crate) fn checks_return_addresses() -> bool {
     const PACA: libc::c_ulong = 1 << 30;
     // SAFETY: a number in, a number out.
     cfg!(target_arch = "aarch64") && unsafe { libc::getauxval(libc::AT_HWCAP) } & PACA != 0
+}
+
+// Of the unwinder that std links, too.
+unsafe extern "C-unwind" {
+    fn _Unwind_Backtrace(
+        look: unsafe extern "C" fn(*mut c_void, *mut c_void) -> c_int,
+        argument: *mut c_void,
+    ) -> c_int;
+    fn _Unwind_GetIP(frame: *mut c_void) -> usize;
+}
+
+/// How many frames there are above that of the code at these addresses, if it is under way.
+pub(crate) fn frames_above(code: Range<usize>) -> usize {
+    /// # Safety
+    ///
+    /// Called by the unwinder with a frame and the argument below.
+    unsafe extern "C" fn look(frame: *mut c_void, argument: *mut c_void) -> c_int {
+        // SAFETY: the caller's promise; nothing else refers to it during the walk.
+        let (code, above) = unsafe { &mut *argument.cast::<(Range<usize>, Option<usize>)>() };
+        // SAFETY: the caller's promise.
+        let address = unsafe { _Unwind_GetIP(frame) };
+        match above {
+            Some(count) => *count += 1,
+            None if code.contains(&address) => *above = Some(0),
+            None => {}
+        }
+        // Go on.
+        0
+    }
+
+    let mut found: (Range<usize>, Option<usize>) = (code, None);
+    // SAFETY: `look` gets what it asks for.
+    unsafe { _Unwind_Backtrace(look, (&raw mut found).cast()) };
+    found.1.unwrap_or(0)
 }
