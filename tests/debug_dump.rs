@@ -9,6 +9,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::mem;
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use stolon::debug::{dump, dump_on_sigquit, format_hub_listeners, format_hub_timers};
@@ -154,9 +156,9 @@ fn listeners_and_timers_are_listed_with_where_they_were_made() {
 
 // On SIGQUIT.
 
-/// Runs `test` in a child whose threads all have the signal blocked, asks it twice, and returns what
-/// it printed each time up to the frame of `wait_in_vain`.
-fn ask(test: &str) -> [String; 2] {
+/// Runs `test` in a child whose threads all have the signal blocked, asks it once or twice, and
+/// returns two dumps that it printed, each up to the frame of `wait_in_vain`.
+fn ask(test: &str, asks: [bool; 2]) -> [String; 2] {
     let mut command = child::command(test);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let block = || {
@@ -169,9 +171,9 @@ fn ask(test: &str) -> [String; 2] {
     let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(stdout.any(|line| line.unwrap() == "ready"));
     let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
-    let answers = [(); 2].map(|()| {
+    let answers = asks.map(|asks| {
         // SAFETY: a plain system call; the child was not waited for, so the number is still its.
-        assert_eq!(unsafe { libc::kill(child.id() as libc::pid_t, SIGQUIT) }, 0);
+        assert!(!asks || unsafe { libc::kill(child.id() as libc::pid_t, SIGQUIT) } == 0);
         let mut answer = String::new();
         for line in stderr.by_ref().map(Result::unwrap) {
             answer += &line;
@@ -204,7 +206,7 @@ fn an_idle_process_tells_on_sigquit_who_waits_for_what() {
         println!("\nready");
         return sleeper.wait();
     }
-    guarded(|| ask(NAME).iter().for_each(|answer| expect_dump(answer)));
+    guarded(|| ask(NAME, [true; 2]).iter().for_each(|answer| expect_dump(answer)));
 }
 
 #[test]
@@ -220,7 +222,39 @@ fn a_busy_process_tells_on_sigquit_too() {
         }
         return;
     }
-    guarded(|| ask(NAME).iter().for_each(|answer| expect_dump(answer)));
+    guarded(|| ask(NAME, [true; 2]).iter().for_each(|answer| expect_dump(answer)));
+}
+
+#[test]
+fn each_thread_that_asked_for_it_tells_on_one_sigquit() {
+    const NAME: &str = "each_thread_that_asked_for_it_tells_on_one_sigquit";
+    if child::is_child() {
+        let wait = |sleeper: &str| {
+            dump_on_sigquit(true).unwrap();
+            sleep(NOW);
+            let sleeper = named(sleeper, wait_in_vain);
+            sleep(NOW);
+            sleeper
+        };
+        let (sender, is_ready) = mpsc::channel();
+        let other = thread::Builder::new().name("other".into());
+        let other = other.spawn(move || {
+            let sleeper = wait("sleeper");
+            sender.send(()).unwrap();
+            sleeper.wait();
+        });
+        let sleeper = wait("sleeper");
+        is_ready.recv().unwrap();
+        println!("\nready");
+        sleeper.wait();
+        return other.unwrap().join().unwrap();
+    }
+    guarded(|| {
+        let answers = ask(NAME, [true, false]);
+        answers.iter().for_each(|answer| expect_dump(answer));
+        let of_other = answers.iter().filter(|answer| answer.contains("thread 'other'"));
+        assert_eq!(of_other.count(), 1, "{answers:?}");
+    });
 }
 
 #[test]
