@@ -14,7 +14,7 @@ use stolon::hub::trampoline;
 use stolon::poller::Interest;
 use stolon::spawn;
 use util::leak::guarded;
-use util::sockets::pair;
+use util::sockets::{pair, pipe};
 
 /// What is to be borne without a word.
 const NUISANCES: Rates =
@@ -107,7 +107,7 @@ fn an_acceptor_without_descriptors_is_told_and_goes_on() {
 #[test]
 fn what_is_ready_when_the_time_is_over_is_so_though_no_wait_has_said_it() {
     guarded(|| {
-        let (reader, mut writer) = std::io::pipe().unwrap();
+        let (reader, mut writer) = pipe();
         let wait = |timeout| trampoline(&reader, Interest::READABLE, Some(timeout));
         // Each wait for events is interrupted.
         faults::start(1, Rates { interrupted: 1000, ..NONE });

@@ -6,7 +6,7 @@ mod util;
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
@@ -21,7 +21,7 @@ use stolon::{GreenThread, sleep, spawn};
 use util::child;
 use util::leak::{alone, guarded};
 use util::server::eventually;
-use util::sockets::{fill, pair, read_once, reset};
+use util::sockets::{fill, pair, pipe, read_once, reset};
 
 const NOW: Duration = Duration::ZERO;
 const MS: Duration = Duration::from_millis(1);
@@ -60,10 +60,6 @@ fn watched() -> Vec<RawFd> {
         file.is_ok_and(|file| file.to_string_lossy().contains("[timerfd]"))
     };
     watched.filter(|fd| !is_alarm(fd)).collect()
-}
-
-fn pipe() -> (PipeReader, PipeWriter) {
-    io::pipe().unwrap()
 }
 
 // Waiting for any descriptor.
@@ -404,7 +400,7 @@ fn what_one_visitor_leaves_is_reported_to_the_next() {
         hub_prevent_multiple_readers(false);
         let (reader, mut writer) = pipe();
         let reader = Rc::new(reader);
-        let read = |reader: Rc<PipeReader>| {
+        let read = |reader: Rc<File>| {
             let read = move || {
                 trampoline(&*reader, Interest::READABLE, None).unwrap();
                 let mut byte = [0];

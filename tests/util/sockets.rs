@@ -1,10 +1,11 @@
-//! Sockets in the states that tests need.
+//! Sockets and pipes in the states that tests need.
 #![allow(unsafe_code)]
 
+use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use stolon::green::net::{TcpListener, TcpStream};
@@ -16,6 +17,16 @@ pub fn pair() -> (TcpStream, TcpStream) {
     let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (far, _) = listener.accept().unwrap();
     (near, far)
+}
+
+/// The two ends of a pipe, the one to read from first. The oldest compiler that has to build this
+/// lacks std's own.
+pub fn pipe() -> (File, File) {
+    let mut ends = [-1; 2];
+    // SAFETY: the kernel writes the two numbers into the array, which lives through the call.
+    assert_eq!(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
+    // SAFETY: both were just opened, and nobody else knows them.
+    ends.map(|end| unsafe { File::from_raw_fd(end) }).into()
 }
 
 /// Starts to read once, up to 8 bytes.
