@@ -2,7 +2,7 @@
 //! and every row a test that exists, or a reason why there is none.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -89,13 +89,18 @@ fn names(cell: &str) -> Vec<&str> {
     cell.split('`').skip(1).step_by(2).filter(is_name).collect()
 }
 
+/// The files below a directory that are Rust's.
+fn sources(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let (directories, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+    let files = files.into_iter().filter(|path| path.extension().is_some_and(|it| it == "rs"));
+    files.chain(directories.iter().flat_map(|path| sources(path))).collect()
+}
+
 /// All test functions in `tests/`.
 fn tests() -> Vec<String> {
-    let files = fs::read_dir(Path::new(ROOT).join("tests")).unwrap();
-    let paths = files.map(|file| file.unwrap().path());
-    let sources = paths.filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
     let mut tests = Vec::new();
-    for source in sources {
+    for source in sources(&Path::new(ROOT).join("tests")) {
         let text = fs::read_to_string(source).unwrap();
         let lines: Vec<_> = text.lines().collect();
         for pair in lines.windows(2) {

@@ -2,7 +2,9 @@
 #![allow(unsafe_code)]
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::panic::Location;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use super::server::{PATIENCE, runner};
@@ -20,20 +22,31 @@ pub fn is_child() -> bool {
     is_child
 }
 
-/// The command that runs the test `name` of this program, and no other, in a child process, where
-/// [`is_child`] is true.
+/// The command that runs the test `name` of the file that calls this, and no other, in a child
+/// process, where [`is_child`] is true.
+#[track_caller]
 pub fn command(name: &str) -> Command {
+    let name = path_of(name, Path::new(Location::caller().file()));
     let program = env::current_exe().expect("the path of this test").into_os_string();
     let runner = runner().unwrap_or_default();
     let words: Vec<OsString> =
         runner.split_whitespace().map(OsString::from).chain([program]).collect();
     let mut command = Command::new(&words[0]);
-    command.args(&words[1..]).args([name, "--exact", "--nocapture", "--test-threads=1"]);
+    command.args(&words[1..]).args([&name, "--exact", "--nocapture", "--test-threads=1"]);
     command.env(ROLE, "").env("RUST_BACKTRACE", "0");
     command
 }
 
+/// What the test harness calls a test: programs of several files have a module for each.
+fn path_of(name: &str, file: &Path) -> String {
+    let directory = file.parent().and_then(Path::file_name);
+    let module = file.file_stem().and_then(OsStr::to_str).expect("a source file has a name");
+    let is_module = directory.is_some_and(|it| it != "tests") && module != "main";
+    if is_module { format!("{module}::{name}") } else { name.to_owned() }
+}
+
 /// Runs the test `name` in a child process, and returns its status and all that it printed.
+#[track_caller]
 pub fn run(name: &str) -> Output {
     command(name).output().expect("the program starts again")
 }

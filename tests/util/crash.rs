@@ -13,6 +13,7 @@ use stolon::greenlet::Greenlet;
 use super::child::{self, text_of};
 
 /// Runs `body` in a child process: `test` is the test that calls this.
+#[track_caller]
 pub fn crash(test: &str, body: impl FnOnce()) -> Output {
     if child::is_child() {
         let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

@@ -1,16 +1,14 @@
 //! `MemoryStream`: what a connection does, without a network.
 
-mod util;
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::util::leak::{guarded, simulated};
 use stolon::green::net::MemoryStream;
 use stolon::hub::{self, simulate_seeds};
 use stolon::{GreenThread, sleep, spawn};
-use util::leak::{guarded, simulated};
 
 const NOW: Duration = Duration::ZERO;
 const MS: Duration = Duration::from_millis(1);

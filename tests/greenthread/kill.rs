@@ -1,15 +1,13 @@
 //! Killing green threads: who runs when, what is unwound, what is left of the victim.
 
-mod util;
-
 use std::cell::{Cell, OnceCell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::util::leak::guarded;
 use stolon::greenlet::{Greenlet, GreenletExit};
 use stolon::{GreenThread, sleep, spawn};
-use util::leak::guarded;
 
 const NOW: Duration = Duration::ZERO;
 const MS: Duration = Duration::from_millis(1);

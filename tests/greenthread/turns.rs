@@ -1,17 +1,15 @@
 //! Green threads that nobody kills: when they run, what waiting for them gives, how long they
 //! sleep.
 
-mod util;
-
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::util::leak::guarded;
 use stolon::greenthread::Builder;
 use stolon::stack::stack_counts;
 use stolon::{GreenThread, sleep, spawn, spawn_n};
-use util::leak::guarded;
 
 const NOW: Duration = Duration::ZERO;
 const MS: Duration = Duration::from_millis(1);

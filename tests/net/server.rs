@@ -1,8 +1,6 @@
 //! The server on several threads.
 #![allow(unsafe_code)]
 
-mod util;
-
 use std::collections::HashSet;
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
@@ -13,11 +11,11 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::util::leak::guarded;
+use crate::util::server::PATIENCE;
 use stolon::convenience::{Server, Stopped, Stopper};
 use stolon::green::net::TcpStream;
 use stolon::{GreenThread, sleep, spawn};
-use util::leak::guarded;
-use util::server::PATIENCE;
 
 const NOW: Duration = Duration::ZERO;
 const MS: Duration = Duration::from_millis(1);

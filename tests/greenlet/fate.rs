@@ -2,8 +2,6 @@
 //! destructors do things of their own. Each test holds one rule of the table in `greenlet`'s
 //! documentation; `docs/semantics-greenlet.md` has the tests of the other rules, too.
 
-mod util;
-
 use std::cell::{Cell, RefCell};
 use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any, resume_unwind};
@@ -11,11 +9,11 @@ use std::rc::Rc;
 use std::sync::Mutex;
 use std::thread;
 
+use crate::util::child::{self, text_of};
+use crate::util::crash::{complaint, crash};
+use crate::util::server::is_emulated;
 use stolon::greenlet::{self, Greenlet, GreenletExit, SwitchError};
 use stolon::stack::{MIN_STACK_BYTES, stack_counts};
-use util::child::{self, text_of};
-use util::crash::{complaint, crash};
-use util::server::is_emulated;
 
 /// Calls a function when it is dropped.
 struct OnDrop<F: FnMut()>(F);

@@ -1,7 +1,5 @@
 //! Listening, connecting and serving, as eventlet's `convenience` has them.
 
-mod util;
-
 use std::cell::Cell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -9,10 +7,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::util::leak::guarded;
 use stolon::convenience::{StopServe, connect, listen, listen_reuse_port, serve};
 use stolon::green::net::{TcpListener, TcpStream};
 use stolon::{GreenThread, sleep, spawn};
-use util::leak::guarded;
 
 const LOCAL: &str = "127.0.0.1:0";
 

@@ -1,8 +1,6 @@
 //! Throwing into greenlets and killing them, in whatever state they are: where it arrives, and who
 //! is dead then.
 
-mod util;
-
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any, resume_unwind};
@@ -381,7 +379,7 @@ fn a_payload_that_is_thrown_is_dropped_as_often_as_it_was_made() {
 #[test]
 fn what_is_thrown_calls_no_panic_hook() {
     const NAME: &str = "what_is_thrown_calls_no_panic_hook";
-    if util::child::is_child() {
+    if crate::util::child::is_child() {
         std::panic::set_hook(Box::new(|_| println!("the hook was called")));
         let target = suspended();
         assert_eq!(thrown_by(|| throw(&target, 1)), 1);
@@ -389,7 +387,7 @@ fn what_is_thrown_calls_no_panic_hook() {
         println!("came here");
         return;
     }
-    let text = util::child::text_of(&util::child::run(NAME));
+    let text = crate::util::child::text_of(&crate::util::child::run(NAME));
     assert!(text.contains("came here") && !text.contains("was called"), "{text}");
 }
 

@@ -1,17 +1,15 @@
 //! Green TCP under load: much data, many connections, and nobody starves.
 
-mod util;
-
 use std::cell::Cell;
 use std::io::{self, Read, Write};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::util::leak::guarded;
+use crate::util::server::PATIENCE;
+use crate::util::sockets::{pair, set_backlog, shrink_send_buffer};
 use stolon::green::net::{TcpListener, TcpStream};
 use stolon::{GreenThread, sleep, spawn};
-use util::leak::guarded;
-use util::server::PATIENCE;
-use util::sockets::{pair, set_backlog, shrink_send_buffer};
 
 const NOW: Duration = Duration::ZERO;
 const MS: Duration = Duration::from_millis(1);

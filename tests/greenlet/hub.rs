@@ -1,16 +1,14 @@
 //! Greenlet operations on the greenlets that a hub runs: its green threads and its mainloop. None
 //! of them breaks the hub, and whoever can go on does. And what plain greenlets ask of a hub.
 
-mod util;
-
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::util::leak::guarded;
 use stolon::greenlet::{self, Greenlet, GreenletExit, SwitchError};
 use stolon::{GreenThread, sleep, spawn};
-use util::leak::guarded;
 
 const NOW: Duration = Duration::ZERO;
 const MS: Duration = Duration::from_millis(1);

@@ -1,17 +1,15 @@
 //! What happens around the end of a green thread: links, kills with a payload, what nobody waits for.
 
-mod util;
-
 use std::cell::{Cell, OnceCell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::util::leak::guarded;
 use stolon::greenlet::GreenletExit;
 use stolon::greenthread::{Builder, getcurrent, kill, set_unhandled_hook};
 use stolon::{GreenThread, sleep, spawn, spawn_n};
-use util::leak::guarded;
 
 const NOW: Duration = Duration::ZERO;
 const MS: Duration = Duration::from_millis(1);

@@ -1,16 +1,14 @@
 //! Green threads that start later: when, whether, and what they cost until then.
 
-mod util;
-
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::util::leak::guarded;
 use stolon::greenlet::GreenletExit;
 use stolon::stack::stack_counts;
 use stolon::{GreenThread, sleep, spawn, spawn_after, spawn_after_local};
-use util::leak::guarded;
 
 const NOW: Duration = Duration::ZERO;
 const MS: Duration = Duration::from_millis(1);

@@ -1,16 +1,14 @@
 //! Time limits of green TCP sockets: when they strike, and that nothing is lost by it.
 
-mod util;
-
 use std::cell::Cell;
 use std::io::{ErrorKind, Read, Write};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::util::leak::guarded;
+use crate::util::sockets::{fill, pair, read_once, silent_addr};
 use stolon::green::net::TcpStream;
 use stolon::{sleep, spawn};
-use util::leak::guarded;
-use util::sockets::{fill, pair, read_once, silent_addr};
 
 const MS: Duration = Duration::from_millis(1);
 

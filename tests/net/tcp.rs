@@ -1,15 +1,13 @@
 //! Green TCP sockets beside std's: the same code over both comes to the same.
 
-mod util;
-
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
+use crate::util::leak::guarded;
+use crate::util::sockets::{closed_addr, pair, reset};
 use stolon::{green, sleep, spawn};
-use util::leak::guarded;
-use util::sockets::{closed_addr, pair, reset};
 
 const MS: Duration = Duration::from_millis(1);
 

@@ -1,7 +1,5 @@
 //! Waiting on green TCP sockets: who may, who wakes whom, and what is lost meanwhile (nothing).
 
-mod util;
-
 use std::cell::Cell;
 use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
@@ -9,10 +7,10 @@ use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::util::leak::guarded;
+use crate::util::sockets::{closed_addr, fill, pair, read_once, reset, send_urgent, silent_addr};
 use stolon::green::net::{TcpListener, TcpStream};
 use stolon::{sleep, spawn};
-use util::leak::guarded;
-use util::sockets::{closed_addr, fill, pair, read_once, reset, send_urgent, silent_addr};
 
 const NOW: Duration = Duration::ZERO;
 const MS: Duration = Duration::from_millis(1);

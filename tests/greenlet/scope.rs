@@ -1,7 +1,5 @@
 //! Scopes: greenlets that borrow, and are dead when their scope is over, however that comes.
 
-mod util;
-
 use std::cell::{Cell, RefCell};
 use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any, resume_unwind};
@@ -9,10 +7,10 @@ use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
+use crate::util::crash::{complaint, crash};
 use stolon::greenlet::{self, Greenlet, GreenletExit, SwitchError};
 use stolon::stack::stack_counts;
 use stolon::{sleep, spawn};
-use util::crash::{complaint, crash};
 
 const MS: Duration = Duration::from_millis(1);
 

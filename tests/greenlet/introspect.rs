@@ -101,7 +101,7 @@ fn all_lists_the_current_greenlet_and_those_of_its_own_thread_only() {
 fn a_backtrace_shows_where_a_suspended_greenlet_waits() {
     let greenlet = suspended("deep");
     let text = greenlet.backtrace().unwrap().to_string();
-    assert_eq!(count(&text, "greenlet_introspect::deep_inside"), 4, "{text}");
+    assert_eq!(count(&text, "introspect::deep_inside"), 4, "{text}");
     assert!(!text.contains("a_backtrace_shows"), "{text}");
     // As often as one likes; and the greenlet goes on as if nothing had been.
     for _ in 0..100 {

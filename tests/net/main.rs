@@ -1,0 +1,12 @@
+//! Green connections, listening and serving, beside what std's do.
+
+#[path = "../util/mod.rs"]
+mod util;
+
+mod convenience;
+mod load;
+mod memory_stream;
+mod server;
+mod tcp;
+mod timeout;
+mod wait;
