@@ -2,45 +2,26 @@
 //! order in which it does, is held against a plain model: may each of them get what it got, when it
 //! did, and does nobody wait in the end who need not? A seed decides whose turn it is, in a quarter of
 //! the programs; in the others they take turns as on a real hub.
-//!
-//! `STOLON_MODEL_SEED` and `STOLON_MODEL_PROGRAMS` choose other programs than usual, or more.
 
-#[path = "vocabulary_model/event.rs"]
 mod event;
-#[path = "vocabulary_model/queue.rs"]
 mod queue;
-#[path = "vocabulary_model/run.rs"]
 mod run;
-#[path = "vocabulary_model/semaphore.rs"]
 mod semaphore;
 
-use std::env;
 use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::rc::Rc;
 
-use quickcheck::{Arbitrary, Gen, QuickCheck, TestResult, Testable};
+use quickcheck::{Arbitrary, Gen, TestResult, Testable};
 use run::{Model, Program, Subject};
 use stolon::hub;
-
-const SEED: u64 = 1;
-const PROGRAMS: u64 = 10_000;
-
-fn number_from(variable: &str, default: u64) -> u64 {
-    env::var(variable).map_or(default, |text| text.parse().expect("a number"))
-}
 
 /// What a seed stands for.
 type Make<M> = fn(u64) -> (Rc<dyn Subject<M>>, M);
 
 /// Runs each program on a simulated hub, with a subject and a model that are made for its seed.
 fn check<M: Model>(make: Make<M>) {
-    let seed = number_from("STOLON_MODEL_SEED", SEED);
-    let programs = number_from("STOLON_MODEL_PROGRAMS", PROGRAMS);
-    // Shown if the test fails.
-    println!("STOLON_MODEL_SEED={seed} STOLON_MODEL_PROGRAMS={programs}");
-    let random = Gen::from_size_and_seed(60, seed);
-    let mut check = QuickCheck::new().rng(random).tests(programs).max_tests(programs);
+    let (mut check, seed) = crate::quickcheck(60);
     let agrees = move |program: Program<M::Call>| {
         let run = || {
             let (subject, model) = make(program.seed);
