@@ -38,12 +38,13 @@ const MODULES: &[(usize, &str, &[&str])] = &[
 
 /// The directories and the files that may hold unsafe code.
 const UNSAFE_DIRECTORIES: [&str; 4] = ["sys/", "arch/", "stack/", "patch/"];
-const UNSAFE_FILES: [&str; 8] = [
+const UNSAFE_FILES: [&str; 9] = [
     "greenlet/attachment.rs",
     "greenlet/block.rs",
     "greenlet/entry.rs",
     "greenlet/handle.rs",
     "greenlet/introspect.rs",
+    "greenlet/place.rs",
     "greenlet/scope.rs",
     "greenlet/transfer.rs",
     "hub/current.rs",

@@ -5,7 +5,8 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 
 use super::Greenlet;
-use super::handle::{Link, Room};
+use super::handle::Link;
+use super::place::Room;
 
 /// A shared reference to an `A` that was attached to a greenlet when it was made, as an `Rc<A>` is.
 ///

@@ -9,8 +9,8 @@
 //! to its thread, which uses it for the next greenlet.
 #![allow(unsafe_code)]
 
-use std::cell::{Cell, RefCell, UnsafeCell};
-use std::mem::{ManuallyDrop, MaybeUninit};
+use std::cell::{Cell, RefCell};
+use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::process::abort;
 use std::ptr::NonNull;
@@ -18,17 +18,8 @@ use std::rc::Rc;
 
 use super::block::Block;
 use super::exit;
+use super::place::{self, Room};
 use super::thread::Thread;
-
-/// Room for what the layer above attaches to a greenlet.
-pub(super) type Room = UnsafeCell<MaybeUninit<[u64; 14]>>;
-
-/// A control block, and the room that comes with it.
-#[repr(C)]
-struct Place {
-    block: Block,
-    room: Room,
-}
 
 /// A block that nothing refers to, to be used again.
 pub(super) struct Spare(NonNull<Block>);
@@ -37,10 +28,7 @@ impl Spare {
     #[cold]
     #[inline(never)]
     fn new(thread: &Rc<Thread>) -> Self {
-        let room = UnsafeCell::new(MaybeUninit::uninit());
-        let place = Box::new(Place { block: Block::new(thread), room });
-        // The block is the first that lies there.
-        let spare = Self(NonNull::from(Box::leak(place)).cast());
+        let spare = Self(thread.nursery.add(Block::new(thread)));
         // SAFETY: nothing else refers to the block yet, and it is freed by `drop` only.
         let block = unsafe { spare.0.as_ref() };
         block.thread.registry.places.borrow_mut()[block.place as usize] = Some(spare.0);
@@ -50,11 +38,13 @@ impl Spare {
 
 impl Drop for Spare {
     fn drop(&mut self) {
-        // SAFETY: nothing else refers to the block. `new` leaked the box of its place.
-        let place = unsafe { Box::from_raw(self.0.cast::<Place>().as_ptr()) };
-        let (registry, number) = (&place.block.thread.registry, place.block.place);
+        // SAFETY: nothing else refers to the block, and nobody will: it is moved out.
+        let block = unsafe { self.0.read() };
+        // SAFETY: `new` had it from its thread's nursery.
+        unsafe { block.thread.nursery.free(self.0) };
+        let (registry, number) = (&block.thread.registry, block.place);
         registry.places.borrow_mut()[number as usize] = None;
-        registry.vacant.borrow_mut().push((number, place.block.turn.get()));
+        registry.vacant.borrow_mut().push((number, block.turn.get()));
     }
 }
 
@@ -113,10 +103,9 @@ impl Link {
 
     /// The room beside the block.
     #[inline(always)]
-    pub(super) fn room(&self) -> *mut MaybeUninit<[u64; 14]> {
-        let place = self.0.cast::<Place>().as_ptr();
-        // SAFETY: the block lies in a `Place`, which is there for as long as the block.
-        UnsafeCell::raw_get(unsafe { &raw const (*place).room })
+    pub(super) fn room(&self) -> *mut Room {
+        // SAFETY: all blocks lie in their thread's nursery.
+        unsafe { place::room(self.0) }
     }
 
     /// The reference as an address, which [`from_raw`](Self::from_raw) takes back.

@@ -88,6 +88,7 @@ mod handle;
 mod introspect;
 mod local;
 mod pending;
+mod place;
 mod scheduling;
 mod scope;
 mod thread;

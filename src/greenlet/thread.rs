@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::block::{self, AtExit, Block, Stage};
 use super::handle::{Handle, Link, Registry, Spare};
+use super::place::Nursery;
 use super::tracing::{self, Tracing};
 use super::{exit, local, transfer};
 use crate::stack::Arenas;
@@ -23,6 +24,8 @@ pub(super) struct Thread {
     pub(super) arenas: Rc<Arenas>,
     next_id: Cell<u64>,
     pub(super) registry: Registry,
+    /// Where its blocks lie.
+    pub(super) nursery: Nursery,
     /// Blocks to be used again, and how many may be kept: none when the thread exits.
     spare: RefCell<Vec<Spare>>,
     max_spare: Cell<usize>,
@@ -41,6 +44,7 @@ impl Thread {
             arenas,
             next_id: Cell::new(0),
             registry: Registry::default(),
+            nursery: Nursery::default(),
             spare: RefCell::default(),
             max_spare: Cell::new(MAX_SPARE),
             orphans: RefCell::default(),
