@@ -1,10 +1,5 @@
 //! What timeouts that are cancelled leave on the heap: nothing that grows.
-#![allow(unsafe_code)]
 
-mod util;
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::time::Duration;
@@ -13,48 +8,9 @@ use stolon::clock::{Deadline, Time};
 use stolon::green::net::{TcpListener, TcpStream};
 use stolon::timers::Timers;
 use stolon::{GreenThread, sleep, spawn};
-use util::leak;
 
-thread_local! {
-    /// What this thread has taken and not given back, and the most that it ever was, in bytes.
-    /// Less than nothing if it gave back what another one took.
-    static TAKEN: Cell<isize> = const { Cell::new(0) };
-    static MOST: Cell<isize> = const { Cell::new(0) };
-}
-
-/// The system's allocator, with a count of bytes for each thread.
-struct Counting;
-
-fn count(taken: usize, given_back: usize) {
-    TAKEN.set(TAKEN.get() + taken as isize - given_back as isize);
-    MOST.set(MOST.get().max(TAKEN.get()));
-}
-
-// SAFETY: it is the system's; counting neither allocates nor panics, and has no destructor.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size(), 0);
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, address: *mut u8, layout: Layout) {
-        count(0, layout.size());
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(address, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
-
-/// By how many bytes this thread's part of the heap is larger at its largest, while `f` runs.
-fn growth(f: impl FnOnce()) -> usize {
-    let before = TAKEN.get();
-    MOST.set(before);
-    f();
-    (MOST.get() - before) as usize
-}
+use crate::growth;
+use crate::util::leak;
 
 const FAR: Duration = Duration::from_secs(3_600);
 
@@ -131,9 +87,4 @@ fn reads_that_are_answered_before_their_timeout_leave_the_heap_bounded() {
         drop(near);
         echo.wait();
     });
-}
-
-#[test]
-fn the_count_of_bytes_counts() {
-    assert_eq!(growth(|| drop(vec![0_u8; 5_000])), 5_000);
 }
