@@ -32,6 +32,7 @@
 //! | run many of them, but not too many at once | [`greenpool`] |
 //! | run them in the order in which one needs the results of others | [`dagpool`] |
 //! | share connections, or other things that are few | [`pools`] |
+//! | have a value for each green thread | [`corolocal`] |
 //! | do blocking I/O that blocks only the green thread | [`green`] |
 //! | have calls made later; test on a virtual clock | [`hub`] |
 //! | reach green threads from other threads and signal handlers | [`hub`] |
@@ -61,6 +62,7 @@ pub mod greenlet;
 pub mod timers;
 pub mod poller;
 pub mod hub;
+pub mod corolocal;
 pub mod timeout;
 pub mod event;
 pub mod semaphore;

@@ -51,12 +51,13 @@ const CASES: [Cases; 13] = [
 
 /// The tables of rules that stand beside them: the file, the heading, and how many rows there are at
 /// least.
-const RULES: [(&str, &str, usize); 6] = [
+const RULES: [(&str, &str, usize); 7] = [
     (GREENLET, "## What becomes of a greenlet", 20),
     (HUB, "## The hub's sharp corners", 5),
     (HUB, "## Looking into a hub", 5),
     (EVENTLET, "## What a timeout finds its greenlet at", 5),
     (EVENTLET, "## All of them", 5),
+    (EVENTLET, "## Greenlet-local values", 5),
     (POOLS, "## Sharp corners", 10),
 ];
 

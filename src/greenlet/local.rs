@@ -1,13 +1,15 @@
 //! Greenlet-local values: what each greenlet has one of for itself.
 //!
 //! The values of a greenlet are kept with its block, each under the address of its [`Local`], and
-//! dropped on its own stack when its function has ended, before anyone is told.
+//! dropped on its own stack when its function has ended, before anyone is told. Those of
+//! `corolocal` are kept with them, under numbers.
 
 use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};
+use std::error::Error;
 use std::fmt;
 use std::ptr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use super::block::Block;
 use super::exit::quietly;
@@ -49,6 +51,12 @@ pub struct Local<V: 'static> {
     init: fn() -> V,
 }
 
+/// Why there is no value: the current greenlet's has been dropped, as the greenlet is ending, or the
+/// thread is past the point in its exit at which its greenlets ended. Mirrors
+/// [`std::thread::AccessError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccessError;
+
 /// What a greenlet has in its block.
 #[derive(Default)]
 pub(super) struct Locals {
@@ -63,10 +71,15 @@ pub(super) struct Locals {
 struct Entry {
     /// Where the `Local` is, and the type of its value: two constants of different types may share
     /// an address.
-    key: (usize, TypeId),
+    key: Key,
     /// None when it was dropped.
     value: Option<Rc<dyn Any>>,
+    /// When this is gone, the value is of no use to anyone. None for what is a `static`'s.
+    owner: Option<Weak<()>>,
 }
+
+/// Which value it is of those that a greenlet has.
+pub(crate) type Key = (usize, TypeId);
 
 impl<V: 'static> Local<V> {
     /// One whose values are made by `init`.
@@ -79,78 +92,142 @@ impl<V: 'static> Local<V> {
     /// # Panics
     ///
     /// When the value has been dropped already, as the greenlet is ending. And on a thread that is
-    /// past the point in its exit at which its greenlets ended.
+    /// past the point in its exit at which its greenlets ended. [`try_with`](Self::try_with) fails
+    /// there. With a panic of the function that makes values; the next use tries again.
     pub fn with<R>(&'static self, f: impl FnOnce(&V) -> R) -> R {
-        let current = thread::current();
+        self.try_with(f).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// As [`with`](Self::with), for what may run while its greenlet, or the thread, is ending.
+    ///
+    /// # Errors
+    ///
+    /// Where `with` panics. `f` is not called then.
+    pub fn try_with<R>(&'static self, f: impl FnOnce(&V) -> R) -> Result<R, AccessError> {
         let key = (ptr::from_ref(self).addr(), TypeId::of::<V>());
-        let value = current.locals.get(key).unwrap_or_else(|| {
-            let made: Rc<dyn Any> = Rc::new((self.init)());
-            // Unless `init` itself has made one by now.
-            current.locals.get(key).unwrap_or_else(|| current.locals.add(key, made))
-        });
-        // Nobody keeps the greenlet's end waiting for `f`.
-        drop(current);
-        f(value.downcast_ref().expect("the key has the type"))
+        let value = find_or_make(key, None, || Rc::new((self.init)()))?;
+        Ok(f(&value))
     }
 }
 
-impl<V: 'static> Local<Cell<V>> {
-    /// The current greenlet's value.
-    ///
-    /// # Panics
-    ///
-    /// As [`with`](Self::with); so do the others.
-    pub fn get(&'static self) -> V
-    where
-        V: Copy,
-    {
-        self.with(Cell::get)
+/// What the current greenlet has under `key`, or else what `make` makes, which it has from then on:
+/// until it ends, or is given something else when the owner is gone.
+pub(crate) fn find_or_make<V: 'static>(
+    key: Key,
+    owner: Option<&Rc<()>>,
+    make: impl FnOnce() -> Rc<V>,
+) -> Result<Rc<V>, AccessError> {
+    if !thread::is_alive() {
+        return Err(AccessError);
     }
-
-    /// Gives the current greenlet another value.
-    pub fn set(&'static self, value: V) {
-        self.with(|cell| cell.set(value));
-    }
-
-    /// Takes the current greenlet's value, and leaves the type's default.
-    pub fn take(&'static self) -> V
-    where
-        V: Default,
-    {
-        self.with(Cell::take)
-    }
-
-    /// Gives the current greenlet another value, and returns the one before.
-    pub fn replace(&'static self, value: V) -> V {
-        self.with(|cell| cell.replace(value))
-    }
+    let current = thread::current();
+    let value = match current.locals.get(key)? {
+        Some(value) => value,
+        None => {
+            let made: Rc<dyn Any> = make();
+            // Unless `make` itself has had one made by now.
+            let other = current.locals.get(key)?;
+            other.unwrap_or_else(|| current.locals.add(key, made, owner))
+        }
+    };
+    // Nobody keeps the greenlet's end waiting for what is done with the value.
+    drop(current);
+    Ok(value.downcast().expect("the key has the type"))
 }
 
-impl<V: 'static> Local<RefCell<V>> {
-    /// Calls `f` with the current greenlet's value.
-    ///
-    /// # Panics
-    ///
-    /// As [`with`](Self::with), and when the value is borrowed mutably.
-    pub fn with_borrow<R>(&'static self, f: impl FnOnce(&V) -> R) -> R {
-        self.with(|cell| f(&cell.borrow()))
-    }
+/// The shorthands for values in cells, for a type of locals whose methods take such a `self`.
+macro_rules! cell_methods {
+    ($Local:ident $(, $life:lifetime)?) => {
+        impl<V: 'static> $Local<Cell<V>> {
+            /// The current greenlet's value.
+            ///
+            /// # Panics
+            ///
+            /// As [`with`](Self::with); so do the others.
+            pub fn get(&$($life)? self) -> V
+            where
+                V: Copy,
+            {
+                self.with(Cell::get)
+            }
 
-    /// Calls `f` with the current greenlet's value, which it may change.
-    ///
-    /// # Panics
-    ///
-    /// As [`with`](Self::with), and when the value is borrowed.
-    pub fn with_borrow_mut<R>(&'static self, f: impl FnOnce(&mut V) -> R) -> R {
-        self.with(|cell| f(&mut cell.borrow_mut()))
-    }
+            /// Gives the current greenlet another value.
+            pub fn set(&$($life)? self, value: V) {
+                self.with(|cell| cell.set(value));
+            }
+
+            /// Takes the current greenlet's value, and leaves the type's default.
+            pub fn take(&$($life)? self) -> V
+            where
+                V: Default,
+            {
+                self.with(Cell::take)
+            }
+
+            /// Gives the current greenlet another value, and returns the one before.
+            pub fn replace(&$($life)? self, value: V) -> V {
+                self.with(|cell| cell.replace(value))
+            }
+        }
+
+        impl<V: 'static> $Local<RefCell<V>> {
+            /// Calls `f` with the current greenlet's value.
+            ///
+            /// # Panics
+            ///
+            /// As [`with`](Self::with), and when the value is borrowed mutably.
+            pub fn with_borrow<R>(&$($life)? self, f: impl FnOnce(&V) -> R) -> R {
+                self.with(|cell| f(&cell.borrow()))
+            }
+
+            /// Calls `f` with the current greenlet's value, which it may change.
+            ///
+            /// # Panics
+            ///
+            /// As [`with`](Self::with), and when the value is borrowed; so do the others.
+            pub fn with_borrow_mut<R>(&$($life)? self, f: impl FnOnce(&mut V) -> R) -> R {
+                self.with(|cell| f(&mut cell.borrow_mut()))
+            }
+
+            /// Gives the current greenlet another value.
+            pub fn set(&$($life)? self, value: V) {
+                // The one before is dropped when nothing is borrowed.
+                drop(self.replace(value));
+            }
+
+            /// Takes the current greenlet's value, and leaves the type's default.
+            pub fn take(&$($life)? self) -> V
+            where
+                V: Default,
+            {
+                self.with(RefCell::take)
+            }
+
+            /// Gives the current greenlet another value, and returns the one before.
+            pub fn replace(&$($life)? self, value: V) -> V {
+                self.with(|cell| cell.replace(value))
+            }
+        }
+    };
 }
+
+pub(crate) use cell_methods;
+
+cell_methods!(Local, 'static);
 
 impl<V: 'static> fmt::Debug for Local<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Local").finish_non_exhaustive()
     }
 }
+
+impl fmt::Display for AccessError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the greenlet's local value has been dropped: it is ending, or its thread is")
+    }
+}
+
+impl Error for AccessError {}
 
 impl Locals {
     /// Lets `f` see the values; it must not panic, and run no code of the user's.
@@ -161,17 +238,28 @@ impl Locals {
         result
     }
 
-    fn get(&self, key: (usize, TypeId)) -> Option<Rc<dyn Any>> {
-        assert!(!self.have_ended.get(), "the greenlet's local values have been dropped");
+    fn get(&self, key: Key) -> Result<Option<Rc<dyn Any>>, AccessError> {
+        if self.have_ended.get() {
+            return Err(AccessError);
+        }
         let found = self.with_values(|values| {
             values.iter().find(|entry| entry.key == key).map(|entry| entry.value.clone())
         });
-        found.map(|value| value.expect("this local value of the greenlet has been dropped"))
+        found.map_or(Ok(None), |value| value.map(Some).ok_or(AccessError))
     }
 
-    fn add(&self, key: (usize, TypeId), value: Rc<dyn Any>) -> Rc<dyn Any> {
+    fn add(&self, key: Key, value: Rc<dyn Any>, owner: Option<&Rc<()>>) -> Rc<dyn Any> {
         self.exist.set(true);
-        self.with_values(|values| values.push(Entry { key, value: Some(Rc::clone(&value)) }));
+        let owner = owner.map(Rc::downgrade);
+        let entry = Entry { key, value: Some(Rc::clone(&value)), owner };
+        self.with_values(|values| {
+            if values.len() == values.capacity() {
+                // The owners have taken out what there was: nothing of the user's is dropped.
+                values.retain(|entry| !entry.is_of_no_use());
+                values.reserve(values.len().max(1));
+            }
+            values.push(entry);
+        });
         value
     }
 
@@ -188,6 +276,12 @@ impl Locals {
     /// Takes the value that was made last, of those that are left.
     fn take_last(&self) -> Option<Rc<dyn Any>> {
         self.with_values(|values| values.iter_mut().rev().find_map(|entry| entry.value.take()))
+    }
+}
+
+impl Entry {
+    fn is_of_no_use(&self) -> bool {
+        self.owner.as_ref().is_some_and(|owner| owner.strong_count() == 0)
     }
 }
 

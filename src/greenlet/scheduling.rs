@@ -160,6 +160,11 @@ pub(crate) fn set_has_timeouts(has_some: bool) {
     });
 }
 
+/// A number of the current greenlet's that no other of its thread has, or has had.
+pub(crate) fn id_of_current() -> u64 {
+    thread::with_current(|current| current.id.get())
+}
+
 /// The current greenlet's place, and the number of its next turn, which begins.
 #[inline(always)]
 pub(crate) fn begin_turn_of_current() -> (u32, u32) {

@@ -61,6 +61,47 @@ fn each_greenlet_has_its_own_value_and_so_has_the_root() {
 }
 
 #[test]
+fn a_value_in_a_ref_cell_is_set_and_taken_as_one_in_a_cell() {
+    NAMES.set(vec!["a"]);
+    assert_eq!(
+        (NAMES.replace(vec!["b"]), NAMES.take(), NAMES.take()),
+        (vec!["a"], vec!["b"], vec![])
+    );
+}
+
+#[test]
+fn what_has_been_dropped_can_be_asked_for_without_a_panic() {
+    let log = Log::default();
+    let mut note = says(&log, "refused");
+    let greenlet = Greenlet::new(move |()| {
+        at_end(&GUARD, move || {
+            assert_eq!(GUARD.try_with(|_| ()), Err(greenlet::AccessError));
+            assert_eq!(NUMBER.try_with(Cell::get), Ok(1), "another one can be made");
+            note();
+        });
+    });
+    greenlet.switch(()).unwrap();
+    assert_eq!(log.take(), ["refused"]);
+    assert_eq!(NUMBER.try_with(|_| ()), Ok(()));
+    // On a thread whose greenlets have ended.
+    static LATE: Mutex<Option<Result<i32, greenlet::AccessError>>> = Mutex::new(None);
+    struct AsksLate;
+    impl Drop for AsksLate {
+        fn drop(&mut self) {
+            *LATE.lock().unwrap() = Some(NUMBER.try_with(Cell::get));
+        }
+    }
+    thread_local!(static ASKS_LATE: AsksLate = const { AsksLate });
+    thread::spawn(|| {
+        ASKS_LATE.with(|_| ());
+        NUMBER.set(3);
+    })
+    .join()
+    .unwrap();
+    assert_eq!(*LATE.lock().unwrap(), Some(Err(greenlet::AccessError)));
+}
+
+#[test]
 fn a_value_is_made_when_it_is_first_used_and_once() {
     static MADE: Mutex<u32> = Mutex::new(0);
     static COUNTED: Local<u32> = Local::new(|| {

@@ -4,6 +4,7 @@
 mod util;
 
 mod adverse;
+mod corolocal;
 mod end;
 mod fate;
 mod generator;

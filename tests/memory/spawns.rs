@@ -1,8 +1,10 @@
 //! What greenlets take from the heap: nothing, once as many have been alive before; and what they give
 //! back.
 
+use std::cell::Cell;
 use std::time::Duration;
 
+use stolon::corolocal::Local;
 use stolon::greenlet::Greenlet;
 use stolon::{GreenThread, sleep, spawn, spawn_n};
 
@@ -105,5 +107,18 @@ fn control_blocks_use_places_again_and_give_them_back() {
         drop(greenlets);
         // About 1000 are kept, with what lies beside them, and the list of all is.
         assert!(taken() < by_all / 2, "{} after {by_all}", taken());
+    });
+}
+
+#[test]
+fn locals_that_are_gone_leave_no_entries_in_a_greenlet_that_lives_on() {
+    guarded(|| {
+        let one = || {
+            let local = Local::new(|| Cell::new(1));
+            assert_eq!(local.get(), 1);
+        };
+        let each = allocations_when_warm(one);
+        let all = allocations_when_warm(|| (0..1000).for_each(|_| one()));
+        assert_eq!(all, 1000 * each, "and the list of entries has not grown");
     });
 }
