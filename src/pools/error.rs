@@ -36,3 +36,25 @@ impl<E: Error + 'static> Error for GetError<E> {
         }
     }
 }
+
+/// Why [`DatabaseConnector::get`](super::DatabaseConnector::get) has no pool: it was told no credentials
+/// for this host, and no default.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoCredentials {
+    pub(super) host: String,
+}
+
+impl NoCredentials {
+    /// The host that there are none for.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+}
+
+impl fmt::Display for NoCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no credentials for the host `{}`, and no default ones", self.host)
+    }
+}
+
+impl Error for NoCredentials {}

@@ -2,7 +2,8 @@
 //!
 //! Layer 6. Mirrors eventlet's `pools` and `db_pool`. A [`Pool`] makes items when they are asked for, up
 //! to a number, lends them out, and has greenlets wait while all are lent; what is lent comes back when
-//! its guard is dropped. A [`ConnectionPool`] does that for connections, which fail, go stale and die.
+//! its guard is dropped. A [`ConnectionPool`] does that for connections, which fail, go stale and die; a
+//! [`DatabaseConnector`] has one of those for each database of each host.
 //!
 //! ```
 //! use stolon::pools::Pool;
@@ -20,6 +21,7 @@
 
 mod connection;
 mod connection_builder;
+mod connector;
 mod error;
 mod stock;
 
@@ -30,7 +32,8 @@ use std::time::Duration;
 
 pub use connection::{Connection, ConnectionPool, Manager};
 pub use connection_builder::ConnectionPoolBuilder;
-pub use error::GetError;
+pub use connector::DatabaseConnector;
+pub use error::{GetError, NoCredentials};
 use stock::{Grant, Room, Stock};
 
 /// A pool of items that are made when they are first needed, mirroring eventlet's `Pool`.

@@ -1,6 +1,7 @@
 //! Pools of items and of connections: how many are made, who gets them, what becomes of bad ones.
 
 mod connections;
+mod databases;
 mod items;
 #[path = "../util/mod.rs"]
 mod util;
