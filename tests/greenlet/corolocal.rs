@@ -10,7 +10,7 @@ use stolon::event::Event;
 use stolon::greenlet::{self, Greenlet};
 use stolon::{sleep, spawn};
 
-use crate::util::leak::guarded;
+use crate::util::leak::counting_stacks;
 
 const NOW: Duration = Duration::ZERO;
 
@@ -42,7 +42,7 @@ fn touch<V>(local: &Local<V>) {
 
 #[test]
 fn each_greenlet_has_a_value_of_each_local_made_when_it_is_first_used() {
-    guarded(|| {
+    counting_stacks(|| {
         let made = Rc::new(Cell::new(0));
         let local = |start: u32| {
             let made = Rc::clone(&made);
@@ -86,7 +86,7 @@ fn cells_have_the_shorthands_that_std_has() {
 
 #[test]
 fn a_value_is_dropped_when_its_greenlet_ends_and_the_last_made_first() {
-    guarded(|| {
+    counting_stacks(|| {
         let log = Log::default();
         let [a, b] = [says(&log, "a"), says(&log, "b")];
         touch(&b);
@@ -114,7 +114,7 @@ fn a_value_is_dropped_when_its_greenlet_ends_and_the_last_made_first() {
 
 #[test]
 fn with_the_last_handle_the_values_of_greenlets_that_live_on_are_dropped() {
-    guarded(|| {
+    counting_stacks(|| {
         let log = Log::default();
         let local = says(&log, "value");
         let go_on = Rc::new(Event::new());
@@ -138,7 +138,7 @@ fn with_the_last_handle_the_values_of_greenlets_that_live_on_are_dropped() {
 
 #[test]
 fn a_greenlet_that_lives_on_keeps_nothing_of_locals_that_are_gone() {
-    guarded(|| {
+    counting_stacks(|| {
         // Each shares one thing, whose weak count says how much is kept.
         let mut last = Weak::new();
         for n in 0..1000 {
@@ -161,7 +161,7 @@ fn a_greenlet_that_lives_on_keeps_nothing_of_locals_that_are_gone() {
 
 #[test]
 fn what_makes_a_value_may_block_and_fail_and_use_the_local() {
-    guarded(|| {
+    counting_stacks(|| {
         let fails = Rc::new(Cell::new(true));
         let local = Local::new({
             let fails = Rc::clone(&fails);
@@ -195,7 +195,7 @@ fn what_makes_a_value_may_block_and_fail_and_use_the_local() {
 
 #[test]
 fn a_values_destructor_may_use_other_locals_but_not_its_own() {
-    guarded(|| {
+    counting_stacks(|| {
         let log = Log::default();
         let (other, own) = (says(&log, "other"), Rc::new(RefCell::new(None::<Local<Says>>)));
         let local = Local::new({
@@ -223,7 +223,7 @@ fn a_values_destructor_may_use_other_locals_but_not_its_own() {
 
 #[test]
 fn a_local_whose_last_handle_goes_in_a_greenlets_end_is_dropped_once() {
-    guarded(|| {
+    counting_stacks(|| {
         let log = Log::default();
         let (local, main) = (says(&log, "value"), greenlet::current::<()>());
         let greenlet = Greenlet::new(move |()| {
@@ -239,7 +239,7 @@ fn a_local_whose_last_handle_goes_in_a_greenlets_end_is_dropped_once() {
 
 #[test]
 fn a_destructor_that_panics_with_its_local_keeps_no_other_value() {
-    guarded(|| {
+    counting_stacks(|| {
         let log = Log::default();
         let count = Rc::new(Cell::new(0));
         let local = Local::new({
@@ -270,7 +270,7 @@ fn a_destructor_that_panics_with_its_local_keeps_no_other_value() {
 
 #[test]
 fn identities_are_never_used_again() {
-    guarded(|| {
+    counting_stacks(|| {
         assert_eq!((get_ident(), get_ident()), (0, 0));
         let idents: Vec<_> = (0..10).map(|_| spawn(get_ident).wait()).collect();
         assert!(idents[0] > 0 && idents.windows(2).all(|pair| pair[0] < pair[1]), "{idents:?}");

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::util::leak::guarded;
+use crate::util::leak::counting_stacks;
 use stolon::greenlet::{self, Greenlet, GreenletExit, SwitchError};
 use stolon::{GreenThread, sleep, spawn};
 
@@ -63,7 +63,7 @@ fn text_of(payload: Box<dyn std::any::Any + Send>) -> String {
 
 #[test]
 fn what_is_thrown_into_a_green_thread_is_what_it_ends_with() {
-    guarded(|| {
+    counting_stacks(|| {
         let (green, greenlet) = started(|| sleep(HOUR));
         until_woken(|| greenlet.throw(Box::new(5))).unwrap();
         assert_eq!(*green.join().unwrap_err().downcast::<i32>().unwrap(), 5);
@@ -75,7 +75,7 @@ fn what_is_thrown_into_a_green_thread_is_what_it_ends_with() {
 
 #[test]
 fn a_thrower_that_nobody_can_wake_is_told_so() {
-    guarded(|| {
+    counting_stacks(|| {
         let (green, greenlet) = started(|| sleep(HOUR));
         let report = catch_unwind(AssertUnwindSafe(|| greenlet.throw(Box::new(5))));
         assert!(text_of(report.unwrap_err()).contains("would block forever"));
@@ -86,7 +86,7 @@ fn a_thrower_that_nobody_can_wake_is_told_so() {
 
 #[test]
 fn a_green_thread_that_catches_what_is_thrown_blocks_again_as_before() {
-    guarded(|| {
+    counting_stacks(|| {
         let (green, greenlet) = started(|| {
             let thrown = catch_unwind(|| sleep(HOUR)).unwrap_err();
             sleep(MS);
@@ -99,7 +99,7 @@ fn a_green_thread_that_catches_what_is_thrown_blocks_again_as_before() {
 
 #[test]
 fn one_thrown_out_of_its_turn_is_not_resumed_by_that_turn() {
-    guarded(|| {
+    counting_stacks(|| {
         let main = greenlet::current::<()>();
         let (green, greenlet) = started(move || {
             // It stands in the run queue, and still does when it waits for main.
@@ -119,7 +119,7 @@ fn one_thrown_out_of_its_turn_is_not_resumed_by_that_turn() {
 
 #[test]
 fn a_kill_of_one_that_is_parked_while_another_unwinds_is_late_and_not_lost() {
-    guarded(|| {
+    counting_stacks(|| {
         let (victim, victims) = started(|| sleep(HOUR));
         let may_end = Rc::new(Cell::new(false));
         let waits = WaitsOnDrop(Rc::clone(&may_end));
@@ -139,7 +139,7 @@ fn a_kill_of_one_that_is_parked_while_another_unwinds_is_late_and_not_lost() {
 
 #[test]
 fn a_green_thread_may_throw_into_another() {
-    guarded(|| {
+    counting_stacks(|| {
         let (victim, greenlet) = started(|| sleep(HOUR));
         let (thrower, throws) = started(move || drop(greenlet.throw(Box::new(5))));
         assert!(victim.is_dead() && !thrower.is_dead());
@@ -152,7 +152,7 @@ fn a_green_thread_may_throw_into_another() {
 
 #[test]
 fn what_is_thrown_at_the_mainloop_disturbs_nobody() {
-    guarded(|| {
+    counting_stacks(|| {
         let mainloop = mainloop();
         let (sleeper, _) = started(|| {
             sleep(2 * MS);
@@ -166,7 +166,7 @@ fn what_is_thrown_at_the_mainloop_disturbs_nobody() {
 
 #[test]
 fn a_mainloop_that_is_killed_is_replaced_and_its_green_threads_end_in_the_new_one() {
-    guarded(|| {
+    counting_stacks(|| {
         let old = mainloop();
         let (sleeper, greenlet) = started(|| {
             sleep(2 * MS);
@@ -187,7 +187,7 @@ fn a_mainloop_that_is_killed_is_replaced_and_its_green_threads_end_in_the_new_on
 
 #[test]
 fn a_green_thread_may_get_another_parent_and_its_end_still_counts() {
-    guarded(|| {
+    counting_stacks(|| {
         let main = greenlet::current::<()>();
         let (green, greenlet) = started(|| {
             sleep(MS);
@@ -201,7 +201,7 @@ fn a_green_thread_may_get_another_parent_and_its_end_still_counts() {
 
 #[test]
 fn a_mainloop_may_get_another_parent_that_hears_of_its_end() {
-    guarded(|| {
+    counting_stacks(|| {
         let main = greenlet::current::<&str>();
         let heir = Greenlet::new(move |text| {
             assert!(matches!(main.switch(text), Err(SwitchError::Exited)));
@@ -228,7 +228,7 @@ fn a_destructor_may_spawn_and_block_while_its_greenlet_unwinds() {
             self.0.set(green.join().unwrap());
         }
     }
-    guarded(|| {
+    counting_stacks(|| {
         let got = Rc::new(Cell::new(0));
         let main = greenlet::current::<()>();
         let greenlet = Greenlet::new({
