@@ -2,6 +2,8 @@
 
 mod chat_server;
 mod crawler;
+mod epoll_server;
+mod port_forwarder;
 mod producer_consumer;
 #[path = "../util/mod.rs"]
 mod util;

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::env;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::panic::Location;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -37,12 +37,14 @@ pub fn command(name: &str) -> Command {
     command
 }
 
-/// What the test harness calls a test: programs of several files have a module for each.
+/// What the test harness calls a test: in programs of several files its modules come first.
 fn path_of(name: &str, file: &Path) -> String {
-    let directory = file.parent().and_then(Path::file_name);
-    let module = file.file_stem().and_then(OsStr::to_str).expect("a source file has a name");
-    let is_module = directory.is_some_and(|it| it != "tests") && module != "main";
-    if is_module { format!("{module}::{name}") } else { name.to_owned() }
+    let file = file.with_extension("");
+    let below_tests = file.iter().skip_while(|part| *part != "tests").skip(1);
+    // The first one is the program.
+    let modules = below_tests.skip(1).filter(|part| *part != "main" && *part != "mod");
+    let modules = modules.map(|part| part.to_str().expect("a source file has a plain name"));
+    modules.chain([name]).collect::<Vec<_>>().join("::")
 }
 
 /// Runs the test `name` in a child process, and returns its status and all that it printed.

@@ -1,0 +1,14 @@
+//! What the hub promises: turns, timers, descriptors, other threads.
+
+#[path = "../util/mod.rs"]
+mod util;
+
+mod calls;
+mod channel;
+mod fairness;
+mod fd;
+mod handle;
+mod simulated;
+mod starvation;
+mod timers;
+mod turns;
