@@ -115,8 +115,8 @@ pub use introspect::all;
 pub use local::{AccessError, Local};
 pub(crate) use local::{cell_methods, find_or_make};
 pub(crate) use scheduling::{
-    Acquaintance, begin_turn_of_current, current_undisturbed, has_pending, has_timeouts,
-    id_of_current, is_thread_alive, raise_pending_kill, root, set_has_timeouts,
+    Acquaintance, begin_turn_of_current, current_undisturbed, has_timeouts, id_of_current,
+    is_thread_alive, raise_pending_kill, root, set_has_timeouts,
 };
 pub use scope::{Scope, scope};
 pub use tracing::{TraceEvent, Tracer, cleartrace, gettrace, settrace};

@@ -86,7 +86,7 @@ pub(crate) fn current() -> Option<Rc<Hub>> {
 
 /// Ends a wait of one of this thread's greenlets, and makes it runnable, unless that wait is over.
 /// Without a hub nobody waits.
-#[inline]
+#[inline(always)]
 pub(crate) fn wake(id: WaitId, wake: Wake) {
     if let Some(hub) = open() {
         hub.wake(id, wake);

@@ -198,7 +198,7 @@ impl Hub {
     }
 
     /// Ends a wait, and makes its greenlet runnable. False if that wait was over.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn wake(&self, id: WaitId, wake: Wake) -> bool {
         self.run_queue.borrow_mut().wake(id, wake)
     }
@@ -303,7 +303,7 @@ impl Hub {
 
     /// Leaves the current greenlet, which is parked or stands in the queue; returns why it runs
     /// again.
-    #[inline]
+    #[inline(never)]
     fn switch_away(self: &Rc<Self>) -> Wake {
         self.io_budget.set(IO_BUDGET);
         loop {

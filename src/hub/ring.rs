@@ -52,8 +52,17 @@ impl<T, N: Copy + Default> Ring<T, N> {
 
     #[inline(always)]
     pub(super) fn pop(&mut self) -> Option<(T, N)> {
+        self.pop_if(|_, _| true)
+    }
+
+    /// Takes out the first, if `accept` takes it.
+    #[inline(always)]
+    pub(super) fn pop_if(&mut self, accept: impl FnOnce(&T, N) -> bool) -> Option<(T, N)> {
         let place = self.place(self.taken);
         let slot = self.slots.get_mut(place)?;
+        if !accept(slot.item.as_ref()?, slot.note) {
+            return None;
+        }
         let item = slot.item.take()?;
         self.taken = self.taken.wrapping_add(1);
         self.len -= 1;

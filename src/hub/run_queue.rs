@@ -196,9 +196,11 @@ impl RunQueue {
         if index >= self.parked.len() {
             self.make_room(index);
         }
-        let place = &mut self.parked[index];
-        debug_assert!(place.is_none(), "a greenlet that runs is not parked");
-        mem::forget(place.replace(Parked { greenlet, waits_for, since }));
+        // Made where it is to be: to copy what was just written in parts stalls the processor.
+        if let Some(place) = self.parked.get_mut(index) {
+            debug_assert!(place.is_none(), "a greenlet that runs is not parked");
+            mem::forget(place.replace(Parked { greenlet, waits_for, since }));
+        }
     }
 
     #[cold]
@@ -208,7 +210,7 @@ impl RunQueue {
     }
 
     /// Ends the parking of a wait, if it is parked, and returns its greenlet.
-    #[inline]
+    #[inline(always)]
     pub(super) fn unpark(&mut self, id: WaitId) -> Option<Greenlet<Wake>> {
         let place = self.parked.get_mut(id.place as usize)?;
         if place.as_ref()?.greenlet.turn() != id.turn {
@@ -228,7 +230,7 @@ impl RunQueue {
 
     /// Makes the wait's greenlet runnable, behind all that are. False if the wait is not parked any
     /// more.
-    #[inline]
+    #[inline(always)]
     pub(super) fn wake(&mut self, id: WaitId, wake: Wake) -> bool {
         match self.unpark(id) {
             Some(greenlet) => {
@@ -240,7 +242,7 @@ impl RunQueue {
     }
 
     /// Puts a greenlet into the queue for the end of a wait that is not parked.
-    #[inline]
+    #[inline(always)]
     pub(super) fn push(&mut self, greenlet: Greenlet<Wake>, id: WaitId, wake: Wake) {
         self.runnable.push(greenlet, Reason { turn: id.turn, wake });
     }
@@ -269,6 +271,17 @@ impl RunQueue {
             Some((greenlet, _)) => Next::Stale(greenlet),
             None => Next::Nothing,
         }
+    }
+
+    /// Takes the next runnable greenlet out of the queue, if it has started and there is nothing out of
+    /// the ordinary about it.
+    #[inline(always)]
+    pub(super) fn next_active(&mut self) -> Option<(Greenlet<Wake>, Wake)> {
+        let (next, Reason { wake, .. }) = self
+            .runnable
+            .pop_if(|first, reason| first.turn() == reason.turn && first.is_active())?;
+        self.prefetch::<LINES_OF_WAIT>();
+        Some((next, wake))
     }
 
     /// Takes the next runnable greenlet out of the queue and puts the current one at its end, if

@@ -6,9 +6,9 @@
 use std::mem;
 use std::rc::Rc;
 
-use super::{Due, Hub, WaitId, WaitsFor, Wake};
+use super::{Due, Hub, IO_BUDGET, WaitId, WaitsFor, Wake, waited_for};
 use crate::clock::Deadline;
-use crate::greenlet;
+use crate::greenlet::{self, Greenlet, SwitchError};
 use crate::timers::TimerId;
 
 /// A wait that has begun. Nothing ends it before it is parked: wake-ups come to nothing until then.
@@ -51,37 +51,93 @@ impl<'a> Wait<'a> {
     /// With a kill that reached the greenlet when it could not unwind, and with what its timeouts
     /// raise. When the current greenlet is the hub's own loop. And with a report of all that wait, in
     /// the main greenlet, when nothing can ever wake any of them.
+    #[inline(always)]
     pub(crate) fn park(self, deadline: Deadline) -> Wake {
-        self.park_inline(deadline)
+        /// Takes the parts of a wait in registers.
+        #[inline(never)]
+        fn park(hub: &Rc<Hub>, id: WaitId, waits_for: WaitsFor, deadline: Deadline) -> Wake {
+            Wait { hub, id, waits_for }.park_inline(deadline)
+        }
+        park(self.hub, self.id, self.waits_for, deadline)
     }
 
     /// [`park`](Self::park), inlined where it is called.
     #[inline(always)]
     pub(crate) fn park_inline(self, deadline: Deadline) -> Wake {
-        let hub = self.hub;
-        if hub.closed.get() {
-            return Wake::Closed;
+        let (hub, id) = (self.hub, self.id);
+        if hub.nobody_parks.get() {
+            return park_nobody(hub, id, self.waits_for, deadline);
         }
-        if greenlet::has_pending() {
-            return hub.park_disturbed(self, deadline);
-        }
-        hub.refuse_in_mainloop();
-        self.park_until(deadline)
+        let Some(current) = greenlet::current_undisturbed() else {
+            return park_disturbed(hub, id, self.waits_for, deadline);
+        };
+        let timer = || Timer { hub, id: hub.insert_timer(deadline, Due::Wait(id)) };
+        let _timer = (!deadline.is_never()).then(timer);
+        let under_way = UnderWay { hub, id };
+        let wake = hub.park_and_switch(id, current, self.waits_for);
+        // Its turn has come: nothing is left of it.
+        mem::forget(under_way);
+        wake
     }
 
     /// [`park`](Self::park), when nothing speaks against it.
-    #[inline(always)]
     pub(super) fn park_until(self, deadline: Deadline) -> Wake {
         let (hub, id) = (self.hub, self.id);
         let timer = || Timer { hub, id: hub.insert_timer(deadline, Due::Wait(id)) };
         let _timer = (!deadline.is_never()).then(timer);
-        let since = hub.observed.noted_time.get();
-        hub.run_queue.borrow_mut().park(id, greenlet::current(), self.waits_for, since);
         let under_way = UnderWay { hub, id };
-        let wake = hub.switch_away();
-        // Its turn has come: nothing is left of it.
+        let wake = hub.park_and_switch(id, greenlet::current(), self.waits_for);
         mem::forget(under_way);
         wake
+    }
+}
+
+/// [`Wait::park`], where nobody parks. It takes the parts of the wait, which then needs no address.
+#[cold]
+#[inline(never)]
+fn park_nobody(hub: &Rc<Hub>, id: WaitId, waits_for: WaitsFor, deadline: Deadline) -> Wake {
+    if hub.closed.get() { Wake::Closed } else { park_disturbed(hub, id, waits_for, deadline) }
+}
+
+/// [`Wait::park`] of a greenlet that has something to look after first. As there.
+#[cold]
+#[inline(never)]
+fn park_disturbed(hub: &Rc<Hub>, id: WaitId, waits_for: WaitsFor, deadline: Deadline) -> Wake {
+    hub.park_disturbed(Wait { hub, id, waits_for }, deadline)
+}
+
+impl Hub {
+    /// Parks the current greenlet and hands over to the next one.
+    #[inline(always)]
+    fn park_and_switch(
+        self: &Rc<Self>,
+        id: WaitId,
+        current: Greenlet<Wake>,
+        waits_for: WaitsFor,
+    ) -> Wake {
+        let since = self.observed.noted_time.get();
+        let mut run_queue = self.run_queue.borrow_mut();
+        run_queue.park(id, current, waits_for, since);
+        self.io_budget.set(IO_BUDGET);
+        let left = self.budget.get();
+        let next = if left > 0 { run_queue.next_active() } else { None };
+        drop(run_queue);
+        let Some((next, wake)) = next else { return self.switch_away() };
+        self.budget.set(left - 1);
+        next.switch_into_and(wake, |resumed| match resumed {
+            Ok(wake) if wake != Wake::Ended => wake,
+            other => self.stay_away(other),
+        })
+    }
+
+    /// Goes on waiting, if it was something else that the current greenlet was resumed with.
+    #[cold]
+    #[inline(never)]
+    fn stay_away(self: &Rc<Self>, resumed: Result<Wake, SwitchError<Wake>>) -> Wake {
+        waited_for(resumed).unwrap_or_else(|| {
+            self.note_late_kill(&greenlet::current());
+            self.switch_away()
+        })
     }
 }
 
@@ -96,14 +152,20 @@ impl<'a> UnderWay<'a> {
 }
 
 impl Drop for UnderWay<'_> {
-    #[inline(never)]
+    #[inline(always)]
     fn drop(&mut self) {
-        let parked = self.hub.run_queue.borrow_mut().unpark(self.id);
-        // Not while the queue is borrowed.
-        drop(parked);
-        // What stands in the queue for this wait is stale from now on.
-        WaitId::begin_current();
+        // By value, so that none of it needs an address while all is well.
+        end_wait(self.hub, self.id);
     }
+}
+
+#[inline(never)]
+fn end_wait(hub: &Hub, id: WaitId) {
+    let parked = hub.run_queue.borrow_mut().unpark(id);
+    // Not while the queue is borrowed.
+    drop(parked);
+    // What stands in the queue for this wait is stale from now on.
+    WaitId::begin_current();
 }
 
 impl Drop for Timer<'_> {
