@@ -13,11 +13,15 @@
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::fmt;
+use std::mem;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::store::Store;
+use super::waits::{Getting, Joining, Putting};
 use super::{Empty, Full, TooManyDone};
-use crate::hub::{self, Line, Ticket, Wait, WaitId, WaitsFor, Wake};
+use crate::clock::Deadline;
+use crate::hub::{self, Hub, Line, Wait, WaitId, WaitsFor, Wake};
 
 pub(super) struct Core<S: Store> {
     state: RefCell<State<S>>,
@@ -26,28 +30,28 @@ pub(super) struct Core<S: Store> {
     unfinished: Cell<usize>,
 }
 
-struct State<S: Store> {
+pub(super) struct State<S: Store> {
     store: S,
     /// None: no limit.
     maxsize: Option<usize>,
-    getters: Line<WaitId>,
+    pub(super) getters: Line<WaitId>,
     /// Those who have been called and have not run since, no more than there are items.
-    called: Line<WaitId>,
-    putters: Line<Putter<S::Item>>,
+    pub(super) called: Line<WaitId>,
+    pub(super) putters: Line<Putter<S::Item>>,
 }
 
-struct Putter<T> {
+pub(super) struct Putter<T> {
     wait: WaitId,
-    item: T,
+    pub(super) item: T,
 }
 
 impl<S: Store> State<S> {
-    #[inline]
+    #[inline(always)]
     fn has_room(&self) -> bool {
         self.maxsize.is_none_or(|maxsize| self.store.len() < maxsize)
     }
 
-    #[inline]
+    #[inline(always)]
     fn available(&self) -> usize {
         self.store.len() + self.putters.len()
     }
@@ -66,14 +70,14 @@ impl<S: Store> Core<S> {
     }
 
     /// Only `Ord` of the user's ever runs while it is borrowed.
-    #[inline]
-    fn state(&self) -> RefMut<'_, State<S>> {
+    #[inline(always)]
+    pub(super) fn state(&self) -> RefMut<'_, State<S>> {
         let state = self.state.try_borrow_mut();
         state.expect("a priority queue cannot be used while it compares its items")
     }
 
     /// Puts an item into the store.
-    #[inline]
+    #[inline(always)]
     fn store(&self, state: &mut State<S>, item: S::Item) {
         // First, as a comparison of items may panic, and the item stays in the store then.
         self.unfinished.set(self.unfinished.get() + 1);
@@ -81,28 +85,57 @@ impl<S: Store> Core<S> {
     }
 
     /// Moves items of putters into the store, as far as there is room.
+    #[inline(always)]
     fn admit(&self, state: &mut State<S>) {
-        while state.has_room() {
-            let Some(Putter { wait, item }) = state.putters.take_first() else { break };
-            wake(wait);
-            self.store(state, item);
+        if self.admit_one(state) && !state.putters.is_empty() {
+            self.admit_others(state);
         }
     }
 
-    /// Calls getters, as far as there are items for them.
-    #[inline]
-    fn call(&self, state: &mut State<S>) {
-        while state.called.len() < state.available() {
-            let Some((ticket, getter)) = state.getters.take_first_with_ticket() else { break };
-            state.called.join_again(ticket, getter);
-            // If it stands in the queue already, it finds out when it runs.
-            wake(getter);
+    #[inline(always)]
+    fn admit_one(&self, state: &mut State<S>) -> bool {
+        if !state.has_room() {
+            return false;
         }
+        let Some(Putter { wait, item }) = state.putters.take_first() else { return false };
+        wake(wait);
+        self.store(state, item);
+        true
+    }
+
+    #[inline(never)]
+    fn admit_others(&self, state: &mut State<S>) {
+        while self.admit_one(state) {}
+    }
+
+    /// Calls getters, as far as there are items for them.
+    #[inline(always)]
+    pub(super) fn call(&self, state: &mut State<S>) {
+        if self.call_one(state) && !state.getters.is_empty() {
+            self.call_others(state);
+        }
+    }
+
+    #[inline(always)]
+    fn call_one(&self, state: &mut State<S>) -> bool {
+        if state.getters.is_empty() || state.called.len() >= state.available() {
+            return false;
+        }
+        let Some((ticket, getter)) = state.getters.take_first_with_ticket() else { return false };
+        state.called.join_again(ticket, getter);
+        // If it stands in the queue already, it finds out when it runs.
+        wake(getter);
+        true
+    }
+
+    #[inline(never)]
+    fn call_others(&self, state: &mut State<S>) {
+        while self.call_one(state) {}
     }
 
     /// Sends getters back, if items are gone that they were called for.
     #[inline]
-    fn call_back(&self, state: &mut State<S>) {
+    pub(super) fn call_back(&self, state: &mut State<S>) {
         while state.called.len() > state.available() {
             let Some((ticket, getter)) = state.called.take_last_with_ticket() else { break };
             state.getters.join_again(ticket, getter);
@@ -110,7 +143,7 @@ impl<S: Store> Core<S> {
     }
 
     /// Takes an item out, if any is available.
-    #[inline]
+    #[inline(always)]
     fn take(&self, state: &mut State<S>) -> Option<S::Item> {
         if let Some(item) = state.store.pop() {
             if !state.putters.is_empty() {
@@ -142,24 +175,36 @@ impl<S: Store> Core<S> {
         timeout: Option<Duration>,
     ) -> Result<(), Full<S::Item>> {
         let mut state = self.state();
-        if state.has_room() {
-            self.store(&mut state, item);
-            self.call(&mut state);
-            return Ok(());
+        if !state.has_room() {
+            return self.wait_to_put(item, state, timeout);
         }
-        drop(state);
-        self.wait_to_put(item, timeout)
+        self.store(&mut state, item);
+        self.call(&mut state);
+        Ok(())
     }
 
-    fn wait_to_put(&self, item: S::Item, timeout: Option<Duration>) -> Result<(), Full<S::Item>> {
-        let Some(hub) = hub::current() else { return nobody_waits(timeout, Err(Full(item))) };
+    #[inline]
+    fn wait_to_put(
+        &self,
+        item: S::Item,
+        mut state: RefMut<'_, State<S>>,
+        timeout: Option<Duration>,
+    ) -> Result<(), Full<S::Item>> {
+        let Some(hub) = hub::current() else {
+            drop(state);
+            return nobody_waits(timeout, Err(Full(item)));
+        };
         let wait = Wait::begin(&hub, WaitsFor::RoomForItem);
-        let mut state = self.state();
         let ticket = state.putters.join(Putter { wait: wait.id(), item });
         self.call(&mut state);
         drop(state);
         let putting = Putting { core: self, ticket };
-        let wake = wait.park(hub.deadline_after(timeout));
+        let wake = wait.park_inline(hub.deadline_after(timeout));
+        if wake == Wake::Ready {
+            // Woken by who took it out of the line.
+            mem::forget(putting);
+            return Ok(());
+        }
         match putting.leave() {
             None => Ok(()),
             Some(item) if wake == Wake::Closed => nobody_waits(timeout, Err(Full(item))),
@@ -181,19 +226,46 @@ impl<S: Store> Core<S> {
         if state.available() > state.called.len() {
             return self.take(&mut state).ok_or(Empty);
         }
-        drop(state);
-        self.wait_to_get(timeout)
+        self.wait_to_get(state, timeout)
     }
 
-    fn wait_to_get(&self, timeout: Option<Duration>) -> Result<S::Item, Empty> {
+    #[inline]
+    fn wait_to_get(
+        &self,
+        mut state: RefMut<'_, State<S>>,
+        timeout: Option<Duration>,
+    ) -> Result<S::Item, Empty> {
         let Some(hub) = hub::current() else { return nobody_waits(timeout, Err(Empty)) };
         let deadline = hub.deadline_after(timeout);
-        let mut ticket = None;
+        let wait = Wait::begin(&hub, WaitsFor::Item);
+        let ticket = state.getters.join(wait.id());
+        drop(state);
+        let getting = Getting { core: self, ticket };
+        let wake = wait.park_inline(deadline);
+        let mut state = self.state();
+        if wake == Wake::Ready && state.called.leave_first(ticket).is_some() {
+            if let Some(item) = self.take(&mut state) {
+                mem::forget(getting);
+                return Ok(item);
+            }
+        }
+        drop(state);
+        self.go_on_getting(&hub, getting, wake, deadline, timeout)
+    }
+
+    /// The rest of a wait that ended otherwise than by the turn of the first who was called.
+    #[cold]
+    #[inline(never)]
+    fn go_on_getting<'a>(
+        &'a self,
+        hub: &Rc<Hub>,
+        mut getting: Getting<'a, S>,
+        mut wake: Wake,
+        deadline: Deadline,
+        timeout: Option<Duration>,
+    ) -> Result<S::Item, Empty> {
         loop {
-            let wait = Wait::begin(&hub, WaitsFor::Item);
-            let getting = Getting::new(self, ticket, wait.id());
-            ticket = Some(getting.ticket);
-            let wake = wait.park(deadline);
+            let ticket = getting.ticket;
             let was_called = getting.end();
             if was_called {
                 if let Some(item) = self.take(&mut self.state()) {
@@ -206,6 +278,10 @@ impl<S: Store> Core<S> {
                 Wake::Closed => return nobody_waits(timeout, Err(Empty)),
                 _ => return Err(Empty),
             }
+            let wait = Wait::begin(hub, WaitsFor::Item);
+            self.state().getters.join_again(ticket, wait.id());
+            getting = Getting { core: self, ticket };
+            wake = wait.park(deadline);
         }
     }
 
@@ -265,7 +341,7 @@ impl<S: Store> Core<S> {
         let wait = Wait::begin(&hub, WaitsFor::TasksDone);
         let joiners = &self.joiners;
         let ticket = joiners.borrow_mut().join(wait.id());
-        let joining = Joining { joiners, ticket, is_over: false };
+        let joining = Joining { joiners, ticket };
         let wake = wait.park(hub.deadline_after(timeout));
         let all_done = joining.end();
         if !all_done && wake == Wake::Closed { nobody_waits(timeout, false) } else { all_done }
@@ -281,7 +357,7 @@ impl<S: Store> Core<S> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn wake(wait: WaitId) {
     hub::wake(wait, Wake::Ready);
 }
@@ -290,95 +366,4 @@ fn wake(wait: WaitId) {
 fn nobody_waits<R>(timeout: Option<Duration>, in_vain: R) -> R {
     assert!(timeout.is_some(), "cannot wait for a queue: this thread is exiting");
     in_vain
-}
-
-/// A getter's wait, until it is over: it may be killed, before or after it was called.
-struct Getting<'a, S: Store> {
-    core: &'a Core<S>,
-    ticket: Ticket,
-}
-
-impl<'a, S: Store> Getting<'a, S> {
-    /// Joins the line, at the place of a ticket that it has already, or at the end.
-    fn new(core: &'a Core<S>, ticket: Option<Ticket>, wait: WaitId) -> Self {
-        let mut state = core.state();
-        let ticket = match ticket {
-            Some(ticket) => {
-                state.getters.join_again(ticket, wait);
-                ticket
-            }
-            None => state.getters.join(wait),
-        };
-        Self { core, ticket }
-    }
-
-    /// Leaves the line, and says whether it was called.
-    fn leave(&self) -> bool {
-        let mut state = self.core.state();
-        state.getters.leave(self.ticket).is_none() && state.called.leave(self.ticket).is_some()
-    }
-
-    fn end(self) -> bool {
-        let was_called = self.leave();
-        std::mem::forget(self);
-        was_called
-    }
-}
-
-impl<S: Store> Drop for Getting<'_, S> {
-    fn drop(&mut self) {
-        if self.leave() {
-            self.core.call(&mut self.core.state());
-        }
-    }
-}
-
-/// A putter's wait, until it is over: if it is killed before, its item is not put.
-struct Putting<'a, S: Store> {
-    core: &'a Core<S>,
-    ticket: Ticket,
-}
-
-impl<S: Store> Putting<'_, S> {
-    /// Leaves the line with the item, if it has not been put.
-    fn leave(&self) -> Option<S::Item> {
-        let mut state = self.core.state();
-        let putter = state.putters.leave(self.ticket);
-        self.core.call_back(&mut state);
-        putter.map(|putter| putter.item)
-    }
-}
-
-impl<S: Store> Drop for Putting<'_, S> {
-    fn drop(&mut self) {
-        // Not while the queue is borrowed.
-        drop(self.leave());
-    }
-}
-
-/// The wait of one who joins, until it is over.
-struct Joining<'a> {
-    joiners: &'a RefCell<Line<WaitId>>,
-    ticket: Ticket,
-    is_over: bool,
-}
-
-impl Joining<'_> {
-    /// Leaves the line, and says whether all items were done: who is told so is in it no more.
-    fn end(mut self) -> bool {
-        self.is_over = true;
-        self.leave()
-    }
-
-    fn leave(&self) -> bool {
-        self.joiners.borrow_mut().leave(self.ticket).is_none()
-    }
-}
-
-impl Drop for Joining<'_> {
-    fn drop(&mut self) {
-        if !self.is_over {
-            self.leave();
-        }
-    }
 }

@@ -50,6 +50,7 @@
 
 mod core;
 mod store;
+mod waits;
 
 use std::error::Error;
 use std::fmt;
