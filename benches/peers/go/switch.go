@@ -54,9 +54,9 @@ func spawnJoin(count, iterations int) time.Duration {
 	return time.Since(start)
 }
 
-// From one goroutine to another, both of which wait for each item.
-func handOver(iterations int) time.Duration {
-	items := make(chan int)
+// From one goroutine to another, by a channel that holds so many items.
+func handOver(iterations, size int) time.Duration {
+	items := make(chan int, size)
 	go func() {
 		for i := 0; i < iterations; i++ {
 			items <- i
@@ -113,7 +113,9 @@ func main() {
 	case err == nil && kind == "spawn_join":
 		fmt.Println(spawnJoin(count, iterations).Nanoseconds())
 	case os.Args[1] == "queue.handover":
-		fmt.Println(handOver(iterations).Nanoseconds())
+		fmt.Println(handOver(iterations, 1).Nanoseconds())
+	case os.Args[1] == "queue.rendezvous":
+		fmt.Println(handOver(iterations, 0).Nanoseconds())
 	case err == nil && kind == "parked_bytes":
 		park(count)
 	default:

@@ -52,7 +52,9 @@ pub fn contender<C: Ending>(figure: Figure) -> Result<Contender, String> {
             Ok(spawn_join::<C>(per_iteration, stacks?))
         }
         Figure::Stagger(_) => Err(String::from("of the machine layer only")),
-        Figure::HandOver | Figure::Semaphore => Err(String::from("no scheduler")),
+        Figure::HandOver | Figure::Rendezvous | Figure::Semaphore => {
+            Err(String::from("no scheduler"))
+        }
         Figure::Yield(_) | Figure::Pool(_) | Figure::ParkWake | Figure::Overshoot => {
             Err(String::from("no scheduler"))
         }

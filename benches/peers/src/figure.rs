@@ -30,8 +30,10 @@ pub enum Figure {
     TimerFire(usize),
     TimerBytes(usize),
     Overshoot,
-    /// From one green thread to another by a queue.
+    /// From one green thread to another by a queue that holds one item.
     HandOver,
+    /// The same by a queue that holds none.
+    Rendezvous,
     /// Uncontended.
     Semaphore,
 }
@@ -95,6 +97,7 @@ impl Figure {
                 }
             }
             ("queue", "handover") => Self::HandOver,
+            ("queue", "rendezvous") => Self::Rendezvous,
             ("semaphore", "uncontended") => Self::Semaphore,
             ("park_wake", "socketpair") => Self::ParkWake,
             ("pool", _) => Self::Pool(count()?),
@@ -111,7 +114,8 @@ impl Figure {
             (Self::Ring { count, .. }, Ours::GreenThread | Ours::HandOver) => count,
             (Self::Ring { count, .. } | Self::Stagger(count), _) => 2 * count,
             (Self::ParkWake, _) => PAIRS,
-            (Self::Echo(_) | Self::Overshoot | Self::HandOver | Self::Semaphore, _) => 1,
+            (Self::Echo(_) | Self::Overshoot | Self::Semaphore, _) => 1,
+            (Self::HandOver | Self::Rendezvous, _) => 1,
             (Self::TimerCancel { .. } | Self::TimerFire(_) | Self::TimerBytes(_), _) => 1,
             (
                 Self::SpawnJoin(count)
@@ -143,7 +147,7 @@ impl Figure {
                 0.5
             }
             (Self::TimerFire(1_000_000), _, "tokio Sleep") => 0.5,
-            (Self::HandOver, _, "tokio" | "Go") => 0.15,
+            (Self::HandOver | Self::Rendezvous, _, "tokio" | "Go") => 0.15,
             (Self::Semaphore, _, "tokio") => 0.5,
             (Self::ParkWake, _, "raw epoll") => 1.05,
             (Self::Echo(50), _, "raw epoll") => 1.04,
@@ -176,6 +180,7 @@ impl fmt::Display for Figure {
             Self::TimerBytes(count) => write!(f, "timer.bytes.{count}"),
             Self::Overshoot => write!(f, "sleep.overshoot_1ms"),
             Self::HandOver => write!(f, "queue.handover"),
+            Self::Rendezvous => write!(f, "queue.rendezvous"),
             Self::Semaphore => write!(f, "semaphore.uncontended"),
             Self::ParkWake => write!(f, "park_wake.socketpair"),
             Self::Pool(count) => write!(f, "pool.{count}"),

@@ -22,7 +22,8 @@
 //! | `spawn_join.batchN` | the same, N at a time |
 //! | `pool.N` | spawn N with an empty body into a pool of 1000, or tokio's `JoinSet`, and wait for all: for one of them |
 //! | `yield.N` | one turn through the scheduler, N runnable |
-//! | `queue.handover` | one item from a green thread to another, by a queue of size 0: both wait for each; by tokio's channel of 1 and an unbuffered one of Go's |
+//! | `queue.handover` | one item from a green thread to another by a queue of size 1; by tokio's channel of 1, and one of Go's |
+//! | `queue.rendezvous` | the same by a queue of size 0, where the putter goes on when its item was taken; by an unbuffered channel of Go's, and by two of tokio's channels of 1, the second of which tells the sender that its item was received |
 //! | `semaphore.uncontended` | a permit acquired and released by a guard, with nobody else there |
 //! | `timer.insert_cancel.N` | set a timeout and cancel the one that was set 1,000 before, beside N that are pending and due earlier: requests that are answered in time, beside idle connections with the same limit |
 //! | `timer.insert_cancel_early.N` | the same, due before the N: a short limit beside long ones |
@@ -105,7 +106,7 @@ use figure::Figure;
 use report::Report;
 
 /// What runs when no figure is named.
-const ALL: [&str; 31] = [
+const ALL: [&str; 32] = [
     "switch.machine",
     "switch.flat",
     "switch.depth2",
@@ -125,6 +126,7 @@ const ALL: [&str; 31] = [
     "yield.2",
     "yield.1000",
     "queue.handover",
+    "queue.rendezvous",
     "semaphore.uncontended",
     "timer.insert_cancel.1000000",
     "timer.insert_cancel_early.1000000",

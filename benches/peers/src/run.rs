@@ -98,6 +98,7 @@ fn entrants(figure: Figure, externals: &[External]) -> Vec<(Ours, Option<&'stati
         Figure::TimerBytes(_) => &[Ours::Timers],
         Figure::TimerFire(_) => &[Ours::Timers, Ours::GreenThread],
         Figure::HandOver
+        | Figure::Rendezvous
         | Figure::Semaphore
         | Figure::Overshoot
         | Figure::Yield(_)
