@@ -129,11 +129,11 @@ impl Builder {
     #[track_caller]
     pub fn spawn<R: 'static>(self, f: impl FnOnce() -> R + 'static) -> io::Result<GreenThread<R>> {
         let hub = hub::try_current()?;
-        let builder = self.greenlet.child_of(hub.mainloop()?);
-        let (greenlet, shared) = builder.build_with(
+        let (greenlet, shared) = self.greenlet.build_with(
+            hub.mainloop_as_parent()?,
             || const { Shared::new() },
             |shared| {
-                let ending = Ending { shared };
+                let ending = Ending::new(shared);
                 move |_: Wake| {
                     ending.run(f);
                     Wake::Ended
@@ -154,7 +154,7 @@ impl Builder {
     #[track_caller]
     pub fn spawn_n(self, f: impl FnOnce() + 'static) -> io::Result<()> {
         let hub = hub::try_current()?;
-        let greenlet = self.greenlet.child_of(hub.mainloop()?).build(|_| {
+        let greenlet = self.greenlet.build_child(hub.mainloop_as_parent()?, |_| {
             unhandled::run(f);
             Wake::Ended
         })?;
@@ -286,6 +286,7 @@ impl<R: 'static> Shared<R> {
         this.end.come();
     }
 
+    #[inline(always)]
     fn wait_for_end(this: &Attachment<Self>) {
         if !Self::asks_itself(this) {
             this.end.wait();
@@ -300,34 +301,44 @@ impl<R: 'static> Shared<R> {
 
 /// Sees to it that a green thread that never runs ends all the same.
 struct Ending<R: 'static> {
-    shared: Attachment<Shared<R>>,
+    /// None when it has ended.
+    shared: Option<Attachment<Shared<R>>>,
 }
 
 impl<R: 'static> Ending<R> {
-    /// Runs `f`, and ends with what that comes to.
     #[inline(always)]
-    fn run(&self, f: impl FnOnce() -> R) {
-        // The result goes to its place at once, and not through `catch_unwind`: to copy what was just
-        // written in parts stalls the processor.
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| self.shared.put(Ok(f())))) {
-            self.shared.put(Err(Failure::new(payload)));
-        }
-        Shared::end(&self.shared);
+    fn new(shared: Attachment<Shared<R>>) -> Self {
+        Self { shared: Some(shared) }
     }
 
+    /// Runs `f`, and ends with what that comes to.
+    #[inline(always)]
+    fn run(mut self, f: impl FnOnce() -> R) {
+        let Some(shared) = &self.shared else { return };
+        // The result goes to its place at once, and not through `catch_unwind`: to copy what was just
+        // written in parts stalls the processor.
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| shared.put(Ok(f())))) {
+            shared.put(Err(Failure::new(payload)));
+        }
+        Shared::end(shared);
+        drop(self.shared.take());
+    }
+}
+
+impl<R: 'static> Shared<R> {
     #[cold]
     #[inline(never)]
-    fn end_unstarted(&self) {
-        self.shared.put(Err(Failure::new(Box::new(GreenletExit))));
-        Shared::end(&self.shared);
+    fn end_unstarted(this: &Attachment<Self>) {
+        this.put(Err(Failure::new(Box::new(GreenletExit))));
+        Self::end(this);
     }
 }
 
 impl<R: 'static> Drop for Ending<R> {
     #[inline]
     fn drop(&mut self) {
-        if !self.shared.end.has_come() {
-            self.end_unstarted();
+        if let Some(shared) = self.shared.take() {
+            Shared::end_unstarted(&shared);
         }
     }
 }

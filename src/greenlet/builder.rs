@@ -6,6 +6,7 @@ use std::panic::Location;
 use super::attachment::Attachment;
 use super::block::Stage;
 use super::handle::Link;
+use super::scheduling::Acquaintance;
 use super::{Greenlet, entry, thread, tracing};
 use crate::stack::{self, Stack};
 
@@ -56,12 +57,6 @@ impl<T: 'static> Builder<T> {
         self
     }
 
-    /// [`parent`](Self::parent), which takes the handle.
-    #[inline(always)]
-    pub(crate) fn child_of(self, parent: Greenlet<T>) -> Self {
-        Self { parent: Some(parent), ..self }
-    }
-
     /// Makes the greenlet. It runs `run` when it is first switched to.
     ///
     /// # Errors
@@ -75,10 +70,25 @@ impl<T: 'static> Builder<T> {
     #[inline(always)]
     #[track_caller]
     pub fn build(self, run: impl FnOnce(T) -> T + 'static) -> io::Result<Greenlet<T>> {
-        Ok(self.prepare(|_| (run, ()))?.0)
+        Ok(self.prepare(None, |_| (run, ()))?.0)
     }
 
-    /// As [`build`](Self::build), and attaches what `content` makes to the greenlet.
+    /// As [`build`](Self::build), with another parent than it was told.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[inline(always)]
+    #[track_caller]
+    pub(crate) fn build_child(
+        self,
+        parent: Acquaintance,
+        run: impl FnOnce(T) -> T + 'static,
+    ) -> io::Result<Greenlet<T>> {
+        Ok(self.prepare(Some(parent), |_| (run, ()))?.0)
+    }
+
+    /// As [`build_child`](Self::build_child), and attaches what `content` makes to the greenlet.
     ///
     /// # Errors
     ///
@@ -87,10 +97,11 @@ impl<T: 'static> Builder<T> {
     #[track_caller]
     pub(crate) fn build_with<A: 'static, F: FnOnce(T) -> T + 'static>(
         self,
+        parent: Acquaintance,
         content: impl FnOnce() -> A,
         run: impl FnOnce(Attachment<A>) -> F,
     ) -> io::Result<(Greenlet<T>, Attachment<A>)> {
-        self.prepare(|block| {
+        self.prepare(Some(parent), |block| {
             let attachment = Attachment::new(block.clone(), content);
             (run(attachment.clone()), attachment)
         })
@@ -141,6 +152,7 @@ impl<T: 'static> Builder<T> {
     #[track_caller]
     fn prepare<F: FnOnce(T) -> T + 'static, A>(
         self,
+        instead: Option<Acquaintance>,
         run: impl FnOnce(&Link) -> (F, A),
     ) -> io::Result<(Greenlet<T>, A)> {
         let Self { name, stack_bytes, parent } = self;
@@ -150,9 +162,10 @@ impl<T: 'static> Builder<T> {
             thread.reap();
             let stack_bytes = stack_bytes.unwrap_or_else(stack::default_stack_bytes);
             let stack = Stack::new(&thread.arenas, stack_bytes)?;
-            let parent = match parent {
-                Some(parent) => parent.handle.link(),
-                None => thread::current().link(),
+            let parent = match (instead, parent) {
+                (Some(parent), _) => parent.into_link(),
+                (None, Some(parent)) => parent.handle.link(),
+                (None, None) => thread::current().link(),
             };
             let block = Link::new(thread, name, Some(parent));
             block.made_at.set(Some(made_at));

@@ -140,9 +140,21 @@ where
     // SAFETY: the closure is taken out once, here.
     let run = unsafe { ptr::read(&raw const (*record).run) };
     block.stage.set(Stage::Started);
-    // SAFETY: an unstarted block awaits a `T` (`place`), and this is its first arrival.
-    let arrival = unsafe { Arrival::<T>::receive(word, event) };
-    let outcome = run_to_end(ManuallyDrop::into_inner(run), arrival);
+    let run = ManuallyDrop::into_inner(run);
+    let argument = if event == Event::Value as usize {
+        // SAFETY: an unstarted block awaits a `T` (`place`), and this is its first arrival.
+        Ok(unsafe { transfer::unpack(word) })
+    } else {
+        // SAFETY: as above.
+        match unsafe { Arrival::<T>::receive_other(word, event) } {
+            Arrival::Value(argument) => Ok(argument),
+            other => Err(other),
+        }
+    };
+    let outcome = match argument {
+        Ok(argument) => run_to_end(run, argument),
+        Err(other) => end_unstarted(run, other),
+    };
     local::end(block);
     // SAFETY: the record is valid, and its result slot free, until this greenlet's stack is used
     // again.
@@ -159,24 +171,33 @@ where
 
 /// Calls the closure with what has arrived.
 #[inline(always)]
-fn run_to_end<T, F: FnOnce(T) -> T>(run: F, arrival: Arrival<T>) -> Outcome<T> {
-    // Not all returned through `catch_unwind`: to copy an enum that was just written in parts stalls
-    // the processor.
-    let (mut value, mut thrown) = (None, None);
-    let caught = catch_unwind(AssertUnwindSafe(|| match arrival {
-        Arrival::Value(argument) => value = Some(run(argument)),
-        Arrival::Throw(payload) => {
-            drop(run);
-            thrown = Some(payload);
-        }
-        Arrival::Kill | Arrival::Exit => drop(run),
-    }));
+fn run_to_end<T, F: FnOnce(T) -> T>(run: F, argument: T) -> Outcome<T> {
+    // Not returned through `catch_unwind`: to copy what was just written in parts stalls the processor.
+    let mut value = None;
+    let caught = catch_unwind(AssertUnwindSafe(|| value = Some(run(argument))));
     match (value, caught) {
         (Some(value), _) => Outcome::Value(value),
-        (None, Err(payload)) if payload.is::<GreenletExit>() => Outcome::Exit,
-        (None, Err(payload)) => Outcome::Panic(payload),
-        (None, Ok(())) => thrown.map_or(Outcome::Exit, Outcome::Panic),
+        (None, Err(payload)) => unwound(payload),
+        (None, Ok(())) => Outcome::Exit,
     }
+}
+
+/// Does not call it, as no value has arrived before it started.
+#[cold]
+#[inline(never)]
+fn end_unstarted<T, F: FnOnce(T) -> T>(run: F, arrival: Arrival<T>) -> Outcome<T> {
+    let thrown = if let Arrival::Throw(payload) = arrival { Some(payload) } else { None };
+    match (catch_unwind(AssertUnwindSafe(|| drop(run))), thrown) {
+        (Err(payload), _) => unwound(payload),
+        (Ok(()), Some(thrown)) => Outcome::Panic(thrown),
+        (Ok(()), None) => Outcome::Exit,
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn unwound<T>(payload: Payload) -> Outcome<T> {
+    if payload.is::<GreenletExit>() { Outcome::Exit } else { Outcome::Panic(payload) }
 }
 
 /// Makes the current greenlet dead and its receiver current, and packs what the receiver gets.

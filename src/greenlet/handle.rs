@@ -37,6 +37,8 @@ impl Spare {
 }
 
 impl Drop for Spare {
+    #[cold]
+    #[inline(never)]
     fn drop(&mut self) {
         // SAFETY: nothing else refers to the block, and nobody will: it is moved out.
         let block = unsafe { self.0.read() };

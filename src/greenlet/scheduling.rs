@@ -17,9 +17,16 @@ impl Acquaintance {
     pub(crate) fn is_dead(&self) -> bool {
         self.0.is_dead()
     }
+
+    /// The reference as the layer itself has it.
+    #[inline(always)]
+    pub(super) fn into_link(self) -> Link {
+        self.0
+    }
 }
 
 impl<T: 'static> Greenlet<T> {
+    #[inline(always)]
     pub(crate) fn acquaintance(&self) -> Acquaintance {
         Acquaintance(self.handle.link())
     }

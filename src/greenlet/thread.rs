@@ -70,11 +70,20 @@ impl Thread {
     #[inline]
     pub(super) fn keep(&self, block: Spare) -> Option<Spare> {
         let mut spare = self.spare.borrow_mut();
-        if spare.len() >= self.max_spare.get() {
+        if spare.len() == spare.capacity() && !self.make_room(&mut spare) {
             return Some(block);
         }
         spare.push(block);
         None
+    }
+
+    /// Makes room for more blocks, if more may be kept.
+    #[cold]
+    #[inline(never)]
+    fn make_room(&self, spare: &mut Vec<Spare>) -> bool {
+        let more = spare.len().max(16).min(self.max_spare.get().saturating_sub(spare.len()));
+        spare.reserve_exact(more);
+        more > 0
     }
 
     /// Keeps no blocks any more: each refers to this.

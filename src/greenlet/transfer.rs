@@ -159,7 +159,7 @@ pub(super) fn pack<T>(value: *const T) -> Word {
 /// The word was made by [`pack`] from a value of type `T` that is still where it was, and that
 /// nobody else will take out.
 #[inline(always)]
-unsafe fn unpack<T>(word: Word) -> T {
+pub(super) unsafe fn unpack<T>(word: Word) -> T {
     if const { fits_word::<T>() } {
         // SAFETY: the word's first bytes are a `T`, by the caller's promise.
         unsafe { ptr::read(word.as_ptr().cast::<T>()) }
@@ -195,7 +195,7 @@ impl<T: 'static> Arrival<T> {
     /// As there.
     #[cold]
     #[inline(never)]
-    unsafe fn receive_other(mut word: Word, mut event: usize) -> Self {
+    pub(super) unsafe fn receive_other(mut word: Word, mut event: usize) -> Self {
         while event == Event::Visit as usize {
             // SAFETY: the caller's promise.
             (word, event) = unsafe { introspect::receive::<T>(word) };

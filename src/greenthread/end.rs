@@ -1,6 +1,7 @@
 //! The end of a green thread, and who waits for it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
+use std::mem;
 
 use crate::clock::Deadline;
 use crate::hub::{self, Wait, WaitId, WaitsFor, Wake};
@@ -15,7 +16,7 @@ impl End {
     pub(super) const fn new() -> Self {
         let waiters = Waiters {
             first: Cell::new(None),
-            others: RefCell::new(Vec::new()),
+            others: Cell::new(None),
             are_several: Cell::new(false),
         };
         Self { has_come: Cell::new(false), waiters }
@@ -27,7 +28,7 @@ impl End {
     }
 
     /// Called once, by the green thread itself or by who killed it before it started.
-    #[inline]
+    #[inline(always)]
     pub(super) fn come(&self) {
         self.has_come.set(true);
         self.waiters.wake();
@@ -40,8 +41,13 @@ impl End {
             let woken = match hub::current() {
                 Some(hub) => {
                     let wait = Wait::begin(&hub, WaitsFor::GreenThread);
-                    let _waiting = Waiting::new(&self.waiters, wait.id());
-                    wait.park_inline(deadline)
+                    let waiting = Waiting::new(&self.waiters, wait.id());
+                    let woken = wait.park_inline(deadline);
+                    if woken == Wake::Ready {
+                        // Whoever woke it has taken it out.
+                        mem::forget(waiting);
+                    }
+                    woken
                 }
                 None => Wake::Closed,
             };
@@ -57,6 +63,7 @@ impl End {
     }
 
     /// Blocks the current greenlet until it has come.
+    #[inline(always)]
     pub(super) fn wait(&self) {
         self.wait_inline(Deadline::NEVER);
     }
@@ -71,13 +78,17 @@ impl End {
 struct Waiters {
     first: Cell<Option<WaitId>>,
     /// Those who came after it.
-    others: RefCell<Vec<WaitId>>,
+    others: Cell<Option<Box<Others>>>,
     /// Whether there are others.
     are_several: Cell<bool>,
 }
 
+/// A word for most, who have none.
+#[derive(Default)]
+struct Others(Vec<WaitId>);
+
 impl Waiters {
-    #[inline]
+    #[inline(always)]
     fn add(&self, id: WaitId) {
         if self.first.get().is_none() && !self.are_several.get() {
             self.first.set(Some(id));
@@ -89,11 +100,13 @@ impl Waiters {
     #[cold]
     #[inline(never)]
     fn add_other(&self, id: WaitId) {
-        self.others.borrow_mut().push(id);
+        let mut others = self.others.take().unwrap_or_default();
+        others.0.push(id);
+        self.others.set(Some(others));
         self.are_several.set(true);
     }
 
-    #[inline]
+    #[inline(never)]
     fn remove(&self, id: WaitId) {
         if self.first.get() == Some(id) {
             self.first.set(None);
@@ -105,13 +118,14 @@ impl Waiters {
     #[cold]
     #[inline(never)]
     fn remove_other(&self, id: WaitId) {
-        let mut others = self.others.borrow_mut();
-        others.retain(|other| *other != id);
-        self.are_several.set(!others.is_empty());
+        let mut others = self.others.take().unwrap_or_default();
+        others.0.retain(|other| *other != id);
+        self.are_several.set(!others.0.is_empty());
+        self.others.set(Some(others));
     }
 
     /// Wakes them in the order in which they came.
-    #[inline]
+    #[inline(always)]
     fn wake(&self) {
         if let Some(first) = self.first.take() {
             hub::wake(first, Wake::Ready);
@@ -124,7 +138,7 @@ impl Waiters {
     #[cold]
     #[inline(never)]
     fn wake_others(&self) {
-        for other in self.others.take() {
+        for other in self.others.take().unwrap_or_default().0 {
             hub::wake(other, Wake::Ready);
         }
     }
@@ -137,6 +151,7 @@ struct Waiting<'a> {
 }
 
 impl<'a> Waiting<'a> {
+    #[inline(always)]
     fn new(waiters: &'a Waiters, id: WaitId) -> Self {
         waiters.add(id);
         Self { waiters, id }
@@ -144,6 +159,7 @@ impl<'a> Waiting<'a> {
 }
 
 impl Drop for Waiting<'_> {
+    #[inline(always)]
     fn drop(&mut self) {
         self.waiters.remove(self.id);
     }

@@ -48,7 +48,7 @@ fn put_off<R: 'static>(
     f: impl FnOnce() -> R + 'static,
 ) -> GreenThread<R> {
     let shared = Greenlet::<Wake>::builder().reserve(Shared::new);
-    let starter = Starter { f, ending: Ending { shared: shared.clone() } };
+    let starter = Starter { f, ending: Ending::new(shared.clone()) };
     // If it is dropped instead, that ends it.
     let timer = schedule(Box::new(move || starter.start()));
     if timer.is_pending() {
@@ -67,8 +67,8 @@ impl<F: FnOnce() -> R + 'static, R: 'static> Starter<F, R> {
     fn start(self) {
         let Self { f, ending } = self;
         // It is put off no more.
-        drop(ending.shared.rare.take_start());
-        let shared = ending.shared.clone();
+        let Some(shared) = ending.shared.clone() else { return };
+        drop(shared.rare.take_start());
         let Some(hub) = hub::current() else { return };
         let made = hub.mainloop().and_then(|mainloop| {
             Greenlet::<Wake>::builder().parent(&mainloop).build_reserved(&shared, move |_| {

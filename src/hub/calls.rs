@@ -118,7 +118,7 @@ pub fn abort() -> usize {
     let Some(hub) = super::current::existing() else { return 0 };
     let cancelled = hub.take_calls();
     if !hub.in_mainloop.get() && !thread::panicking() {
-        let mainloop = hub.mainloop.borrow().clone();
+        let mainloop = hub.last_mainloop();
         if let Some(mainloop) = mainloop {
             mainloop.end();
         }

@@ -44,7 +44,7 @@ impl Hub {
         victim: &Greenlet<Wake>,
         raise: impl FnOnce() -> Option<Result<Wake, SwitchError<Wake>>>,
     ) {
-        let is_mainloop = self.mainloop.borrow().as_ref().is_some_and(Greenlet::is_current);
+        let is_mainloop = self.last_mainloop().as_ref().is_some_and(Greenlet::is_current);
         assert!(is_mainloop, "do not call blocking functions from the mainloop");
         let _back = BackInMainloop(self);
         self.set_in_mainloop(false);

@@ -2,29 +2,56 @@
 
 use std::fmt::Write;
 use std::io;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::{BUDGET, Due, Hub, ROUND_IS_OVER, Wake};
 use crate::clock::Time;
-use crate::greenlet::{self, Greenlet, GreenletExit};
+use crate::greenlet::{self, Acquaintance, Greenlet, GreenletExit};
 
 impl Hub {
     /// The greenlet that runs the loop; made when there is none yet or the last one died of a
     /// panic.
     #[inline]
     pub(crate) fn mainloop(self: &Rc<Self>) -> io::Result<Greenlet<Wake>> {
-        match &*self.mainloop.borrow() {
-            Some(mainloop) if !mainloop.is_dead() => return Ok(mainloop.clone()),
-            _ => {}
+        match self.living_mainloop(Greenlet::clone) {
+            Some(mainloop) => Ok(mainloop),
+            None => self.make_mainloop(),
         }
-        self.make_mainloop()
+    }
+
+    /// The same, for who only makes it a parent.
+    #[inline(always)]
+    pub(crate) fn mainloop_as_parent(self: &Rc<Self>) -> io::Result<Acquaintance> {
+        match self.living_mainloop(Greenlet::acquaintance) {
+            Some(mainloop) => Ok(mainloop),
+            None => self.make_mainloop().map(|mainloop| mainloop.acquaintance()),
+        }
+    }
+
+    /// What `f`, which does no more than that, copies of the mainloop, if there is one.
+    #[inline(always)]
+    fn living_mainloop<R>(&self, f: impl FnOnce(&Greenlet<Wake>) -> R) -> Option<R> {
+        let mainloop = self.mainloop.take();
+        let copy = mainloop.as_ref().filter(|mainloop| !mainloop.is_dead()).map(f);
+        // There was none meanwhile: nothing to drop.
+        mem::forget(self.mainloop.replace(mainloop));
+        copy
+    }
+
+    /// The mainloop, dead or alive, if there was ever one.
+    pub(super) fn last_mainloop(&self) -> Option<Greenlet<Wake>> {
+        let mainloop = self.mainloop.take();
+        self.mainloop.set(mainloop.clone());
+        mainloop
     }
 
     #[cold]
+    #[inline(never)]
     fn make_mainloop(self: &Rc<Self>) -> io::Result<Greenlet<Wake>> {
-        let dead = self.mainloop.borrow().clone();
+        let dead = self.last_mainloop();
         let (hub, creator) = (Rc::clone(self), greenlet::current());
         let mainloop = Greenlet::builder().name("mainloop").parent(&greenlet::root::<()>()).build(
             move |_| match hub.simulation {
@@ -39,7 +66,7 @@ impl Hub {
             // Green threads that are its children end in a living loop all the same.
             dead.inherit(&mainloop);
         }
-        *self.mainloop.borrow_mut() = Some(mainloop.clone());
+        drop(self.mainloop.replace(Some(mainloop.clone())));
         Ok(mainloop)
     }
 
@@ -199,7 +226,7 @@ impl Hub {
         // A child's panic, which the panic hook has reported: of a destructor after the end of a green
         // thread, or of a greenlet that outlived the green thread which made it. Its own destructor
         // might panic.
-        std::mem::forget(payload);
+        mem::forget(payload);
         false
     }
 }

@@ -131,7 +131,7 @@ pub(crate) struct Hub {
     poller: RefCell<Option<Poller>>,
     events: RefCell<Events>,
     fds: RefCell<FdTable>,
-    mainloop: RefCell<Option<Greenlet<Wake>>>,
+    mainloop: Cell<Option<Greenlet<Wake>>>,
     /// Whether the mainloop is the current greenlet.
     in_mainloop: Cell<bool>,
     /// What has to wait until nobody unwinds.
@@ -168,7 +168,7 @@ impl Hub {
             poller: RefCell::new(Some(Poller::new()?)),
             events: RefCell::new(Events::new()),
             fds: RefCell::default(),
-            mainloop: RefCell::new(None),
+            mainloop: Cell::new(None),
             in_mainloop: Cell::new(false),
             late: Late::default(),
             // Without one, each hand-over goes through the mainloop.

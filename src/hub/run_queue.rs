@@ -174,6 +174,12 @@ pub(super) enum Next {
     Nothing,
 }
 
+/// Why the next in the queue cannot be handed over to: there is none, or it has not started, or what
+/// stands there is stale.
+pub(super) struct NoneActive {
+    pub(super) is_stale: bool,
+}
+
 /// The waits of one hub's greenlets, and the runnable ones in the order in which they were woken.
 #[derive(Debug, Default)]
 pub(super) struct RunQueue {
@@ -276,12 +282,15 @@ impl RunQueue {
     /// Takes the next runnable greenlet out of the queue, if it has started and there is nothing out of
     /// the ordinary about it.
     #[inline(always)]
-    pub(super) fn next_active(&mut self) -> Option<(Greenlet<Wake>, Wake)> {
-        let (next, Reason { wake, .. }) = self
-            .runnable
-            .pop_if(|first, reason| first.turn() == reason.turn && first.is_active())?;
+    pub(super) fn next_active(&mut self) -> Result<(Greenlet<Wake>, Wake), NoneActive> {
+        let mut is_stale = false;
+        let popped = self.runnable.pop_if(|first, reason| {
+            is_stale = first.turn() != reason.turn || first.is_dead();
+            !is_stale && first.is_active()
+        });
+        let Some((next, Reason { wake, .. })) = popped else { return Err(NoneActive { is_stale }) };
         self.prefetch::<LINES_OF_WAIT>();
-        Some((next, wake))
+        Ok((next, wake))
     }
 
     /// Takes the next runnable greenlet out of the queue and puts the current one at its end, if

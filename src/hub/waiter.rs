@@ -6,6 +6,7 @@
 use std::mem;
 use std::rc::Rc;
 
+use super::run_queue::NoneActive;
 use super::{Due, Hub, IO_BUDGET, WaitId, WaitsFor, Wake, waited_for};
 use crate::clock::Deadline;
 use crate::greenlet::{self, Greenlet, SwitchError};
@@ -120,14 +121,29 @@ impl Hub {
         run_queue.park(id, current, waits_for, since);
         self.io_budget.set(IO_BUDGET);
         let left = self.budget.get();
-        let next = if left > 0 { run_queue.next_active() } else { None };
+        let next =
+            if left > 0 { run_queue.next_active() } else { Err(NoneActive { is_stale: false }) };
         drop(run_queue);
-        let Some((next, wake)) = next else { return self.switch_away() };
+        let (next, wake) = match next {
+            Ok(next) => next,
+            // What is stale is dropped here and not on the mainloop: its destructors may block.
+            Err(NoneActive { is_stale: true }) => return self.switch_away(),
+            Err(NoneActive { is_stale: false }) => return self.leave_to_mainloop(),
+        };
         self.budget.set(left - 1);
         next.switch_into_and(wake, |resumed| match resumed {
             Ok(wake) if wake != Wake::Ended => wake,
             other => self.stay_away(other),
         })
+    }
+
+    /// Leaves the current greenlet, which is parked, when it is the mainloop's turn.
+    #[inline(never)]
+    fn leave_to_mainloop(self: &Rc<Self>) -> Wake {
+        match self.switch_into_mainloop() {
+            Ok(wake) if wake != Wake::Ended => wake,
+            other => self.stay_away(other),
+        }
     }
 
     /// Goes on waiting, if it was something else that the current greenlet was resumed with.
