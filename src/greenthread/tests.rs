@@ -41,6 +41,19 @@ fn yielding_with_nobody_else_goes_through_the_mainloop_and_back() {
 }
 
 #[test]
+fn a_green_thread_that_waits_starts_the_next_one_directly() {
+    with_hub();
+    let outer = Builder::new()
+        .name("outer")
+        .spawn(|| Builder::new().name("inner").spawn(|| 42).unwrap().wait());
+    assert_eq!(outer.unwrap().wait(), 42);
+    assert_eq!(
+        trace::take(),
+        ["mainloop", "outer", "inner", "mainloop", "outer", "mainloop", "main"]
+    );
+}
+
+#[test]
 fn started_green_threads_hand_over_to_each_other_directly() {
     with_hub();
     let twice = || {

@@ -14,7 +14,8 @@
 //! Layer 5. Knows greenlets, timers and the poller. Its loop is a greenlet of its own, the
 //! *mainloop*, a child of the thread's root and the parent of all green threads. A greenlet that
 //! parks hands control to the next runnable one directly. The mainloop runs when none is
-//! runnable and when one is to be started; if somebody waits for time or for a descriptor, when as
+//! runnable and when one has ended, and it starts those that come next when the root parks, or anyone
+//! yields; if somebody waits for time or for a descriptor, it runs when as
 //! many have yielded as were runnable; and at the latest after 128 hand-overs. Then due timers fire
 //! and the poller is asked, so that no crowd of runnable greenlets keeps timers or sockets waiting:
 //! of those that yield all the time, each runs about once before a reader whose data have come.
@@ -23,7 +24,7 @@
 //!         wake                     next               switch
 //!   timer ----.                 .-------- run queue <-------- park (deadline, descriptor, green thread, ...)
 //!   event ----+--> run queue ---+                       |
-//!   green ----'                 '--> mainloop <---------'  queue empty, budget spent, one to be started
+//!   green ----'                 '--> mainloop <---------'  queue empty, budget spent, one has ended
 //! ```
 
 mod alarms;

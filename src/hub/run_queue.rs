@@ -174,8 +174,8 @@ pub(super) enum Next {
     Nothing,
 }
 
-/// Why the next in the queue cannot be handed over to: there is none, or it has not started, or what
-/// stands there is stale.
+/// Why the next in the queue cannot be handed over to: there is none, or it is for the mainloop to start,
+/// or what stands there is stale.
 pub(super) struct NoneActive {
     pub(super) is_stale: bool,
 }
@@ -279,14 +279,15 @@ impl RunQueue {
         }
     }
 
-    /// Takes the next runnable greenlet out of the queue, if it has started and there is nothing out of
-    /// the ordinary about it.
+    /// Takes the next runnable greenlet out of the queue for the one at `place`, which parks, to hand
+    /// over to.
     #[inline(always)]
-    pub(super) fn next_active(&mut self) -> Result<(Greenlet<Wake>, Wake), NoneActive> {
+    pub(super) fn next_for(&mut self, place: u32) -> Result<(Greenlet<Wake>, Wake), NoneActive> {
         let mut is_stale = false;
         let popped = self.runnable.pop_if(|first, reason| {
             is_stale = first.turn() != reason.turn || first.is_dead();
-            !is_stale && first.is_active()
+            // From the root, which is at place 0, a new one is reached by way of the mainloop.
+            !is_stale && (place > 0 || first.is_active())
         });
         let Some((next, Reason { wake, .. })) = popped else { return Err(NoneActive { is_stale }) };
         self.prefetch::<LINES_OF_WAIT>();

@@ -121,8 +121,11 @@ impl Hub {
         run_queue.park(id, current, waits_for, since);
         self.io_budget.set(IO_BUDGET);
         let left = self.budget.get();
-        let next =
-            if left > 0 { run_queue.next_active() } else { Err(NoneActive { is_stale: false }) };
+        let next = if left > 0 {
+            run_queue.next_for(id.place())
+        } else {
+            Err(NoneActive { is_stale: false })
+        };
         drop(run_queue);
         let (next, wake) = match next {
             Ok(next) => next,
