@@ -25,7 +25,7 @@ use super::local::Locals;
 use super::pending::Pending;
 use super::thread::Thread;
 use super::transfer;
-use crate::arch::{self, Context};
+use crate::arch::Context;
 use crate::stack::sample::{self, About};
 use crate::stack::{Span, Stack, overflow};
 
@@ -86,7 +86,10 @@ pub(super) struct Block {
     /// Given back when it ends. A root has none: it runs on the thread's own.
     stack: Cell<Option<Stack>>,
     pub(super) thread: Rc<Thread>,
-    name: Cell<Option<Box<str>>>,
+    /// How many refer to what is in `room`.
+    pub(super) attachments: Cell<usize>,
+    /// Boxed twice, as few have one: it takes one word of the others.
+    name: Cell<Option<Box<Box<str>>>>,
     /// Counts up over a thread's life; 0 is the root.
     pub(super) id: Cell<u64>,
     /// Where it was made. None for a thread's root.
@@ -94,9 +97,10 @@ pub(super) struct Block {
     /// What it really awaits, when it is disguised.
     awaits_really: Cell<Option<&'static TypeId>>,
     pub(super) locals: Locals,
-    /// How many refer to what is in `room`.
-    pub(super) attachments: Cell<usize>,
 }
+
+// Three cache lines, and what is attached begins with the next.
+const _: () = assert!(size_of::<Block>() == 192 || cfg!(stolon_asan));
 
 impl Block {
     /// A block at a place of its own, for a greenlet to be.
@@ -118,20 +122,20 @@ impl Block {
             own: Cell::new(None),
             stack: Cell::new(None),
             thread: Rc::clone(thread),
+            attachments: Cell::new(0),
             name: Cell::new(None),
             id: Cell::new(0),
             made_at: Cell::new(None),
             awaits_really: Cell::new(None),
             locals: Locals::default(),
-            attachments: Cell::new(0),
         }
     }
 
     /// Makes it the block of a greenlet that is to be made: nothing refers to it.
     #[inline(always)]
     pub(super) fn renew(&self, name: Option<Box<str>>, parent: Option<Link>) {
-        if name.is_some() {
-            self.name.set(name);
+        if let Some(name) = name {
+            self.name.set(Some(Box::new(name)));
         }
         self.parent.set(parent);
         self.id.set(self.thread.next_id());
@@ -156,7 +160,7 @@ impl Block {
     pub(super) fn name(&self) -> Option<&str> {
         // SAFETY: blocks are not `Sync`, and the cell is written only while nothing refers to the
         // block (`renew`, `clear`): so not during the borrow, which a reference is needed for.
-        unsafe { &*self.name.as_ptr() }.as_deref()
+        unsafe { &*self.name.as_ptr() }.as_deref().map(|name| &**name)
     }
 
     /// Numbers its next turn.
@@ -292,19 +296,10 @@ impl Block {
 
     /// Where the innermost frame of a greenlet that does not run begins.
     #[inline(always)]
-    fn stack_pointer(&self) -> *const u8 {
+    pub(super) fn stack_pointer(&self) -> *const u8 {
         // SAFETY: blocks are not `Sync`, and the machine's switch, which writes the context, does not
         // run now.
         unsafe { &*self.context.get() }.stack_pointer()
-    }
-
-    /// Has the processor fetch so many cache lines of the innermost frames of a greenlet that does not
-    /// run.
-    #[inline(always)]
-    pub(super) fn prefetch_frames<const LINES: usize>(&self) {
-        for line in 0..LINES {
-            arch::prefetch(self.stack_pointer().wrapping_add(line * 64));
-        }
     }
 
     /// Whether it can be resumed, one way or another.
