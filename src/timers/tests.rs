@@ -25,22 +25,13 @@ fn fire<P>(timers: &mut Timers<P>, now: Time) -> Vec<P> {
 
 /// Checks what holds between any two calls.
 fn check_invariants<P>(timers: &Timers<P>) {
+    timers.ladder.check();
     let mut pending = 0;
-    for (index, slot) in timers.slots.iter().enumerate().filter(|(_, slot)| slot.payload.is_some())
-    {
+    for entry in timers.ladder.entries().chain(&timers.side_list) {
+        let slot = &timers.slots[entry.slot as usize];
+        assert!(slot.payload.is_some());
+        assert!(timers.is_pending(TimerId { sequence: entry.sequence, slot: entry.slot }));
         pending += 1;
-        let position = (slot.position & !IN_SIDE_LIST) as usize;
-        let entry = if slot.position & IN_SIDE_LIST == 0 {
-            let entry = timers.heap.get(position).unwrap();
-            let parent = timers.heap.get(position.saturating_sub(1) / 4).unwrap();
-            let (key, parent_key) =
-                ((entry.deadline, entry.sequence), (parent.deadline, parent.sequence));
-            assert!(parent_key < key || position == 0);
-            entry
-        } else {
-            &timers.side_list[position]
-        };
-        assert_eq!(entry.slot as usize, index);
     }
     assert_eq!(pending, timers.len());
 
@@ -48,7 +39,7 @@ fn check_invariants<P>(timers: &Timers<P>) {
     for _ in pending..timers.slots.len() {
         let slot = &timers.slots[vacant as usize];
         assert!(slot.payload.is_none());
-        vacant = slot.position;
+        vacant = slot.place.0;
     }
     assert_eq!(vacant, NO_SLOT);
 }
@@ -182,16 +173,16 @@ fn memory_is_given_back_when_few_of_many_timers_are_left() {
     let ids: Vec<_> = (0..MANY).map(|ns| timers.insert(at(ns), ns)).collect();
     let (low, high) = (ids[3], ids[MANY as usize - 1]);
 
-    // One in the last slot holds the slots, but not the heap.
+    // One in the last slot holds the slots, and nothing else.
     for id in &ids[..MANY as usize - 1] {
         timers.cancel(*id);
     }
     check_invariants(&timers);
     assert_eq!((timers.len(), timers.slots.len()), (1, MANY as usize));
-    assert!(timers.heap.capacity() < MANY as usize / 4);
+    assert!(timers.ladder.capacity() < MANY as usize / 4);
     assert_eq!(timers.cancel(high), Some(MANY - 1));
     assert!(timers.slots.is_empty() && timers.slots.capacity() == KEPT);
-    assert!(timers.heap.capacity() == KEPT);
+    assert!(timers.ladder.capacity() <= 3 * KEPT);
 
     // One in a low slot holds neither; and no place is given to two.
     let ids: Vec<_> = (0..MANY).map(|ns| timers.insert(at(ns), ns)).collect();
@@ -220,6 +211,39 @@ fn memory_held_by_one_high_slot_is_given_back_in_time_after_it_is_free() {
     }
     check_invariants(&timers);
     assert!(timers.slots.len() < 2_000);
+}
+
+/// Counts how many entries are looked at or moved for each call, at most, by those that are made on so
+/// many that stay.
+#[test]
+fn no_pattern_of_calls_takes_more_than_some_steps_for_each() {
+    const STAY: usize = 100_000;
+    let patterns: [(&str, fn(u64) -> (u64, bool)); 4] = [
+        // Bursts of what is due before all others, and is gone before the next burst.
+        ("bursts", |n| (n, n % 200 < 100)),
+        ("each is the earliest", |n| (u64::MAX / 2 - n, n % 3 > 0)),
+        ("each is the latest", |n| (u64::MAX / 2 + n, n % 3 > 0)),
+        ("each is somewhere", |n| (n.wrapping_mul(0x9E37_79B9_7F4A_7C15), n % 2 > 0)),
+    ];
+    for (name, pattern) in patterns {
+        let mut timers = Timers::new();
+        for ns in 0..STAY as u64 {
+            timers.insert(at((1 << 62) + ns.wrapping_mul(0x9E37_79B9_7F4A_7C15) % (1 << 40)), ());
+        }
+        let set = timers.ladder.steps;
+        assert!(set < 20 * STAY, "{name}: {set} to set them");
+        for n in 0..STAY as u64 {
+            match pattern(n) {
+                (ns, true) => drop(timers.insert(at(ns), ())),
+                _ => drop(timers.pop_due(time(u64::MAX))),
+            }
+        }
+        let steps = timers.ladder.steps - set;
+        assert!(steps < 50 * STAY, "{name}: {steps}");
+        while timers.pop_due(time(u64::MAX)).is_some() {}
+        let steps = timers.ladder.steps - set;
+        assert!(steps < 150 * STAY, "{name}: {steps} when all have fired");
+    }
 }
 
 /// One call, to be made on the timers and on the model.
