@@ -281,7 +281,7 @@ fn wait<'a>(
         Some(place) => place.keep(id),
         None => *place = Some(Place::new(registration, direction, id)),
     }
-    let wake = wait.park(deadline);
+    let wake = wait.park_inline(deadline);
     let mut fds = registration.hub.fds.borrow_mut();
     if wake == Wake::Ready && fds.step_out_alone(registration.token, direction, id) {
         // With nobody behind it, there is no place to keep: it tries before anyone else runs.
