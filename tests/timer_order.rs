@@ -198,7 +198,11 @@ fn steps_agree(steps: Vec<Step>) -> bool {
 
 #[test]
 fn thousands_of_timers_do_what_those_of_a_sorted_map_do() {
-    let tests = if cfg!(debug_assertions) { 60 } else { 300 };
+    let tests = match () {
+        () if cfg!(not(target_arch = "x86_64")) => 5,
+        () if cfg!(debug_assertions) => 30,
+        () => 300,
+    };
     QuickCheck::new()
         .tests(tests)
         .rng(Gen::new(30))
@@ -206,8 +210,8 @@ fn thousands_of_timers_do_what_those_of_a_sorted_map_do() {
 }
 
 #[test]
-fn a_hundred_thousand_fire_in_order_however_they_were_set() {
+fn many_fire_in_order_however_they_were_set() {
     for due in [Due::Equal(5), Due::Rising(5), Due::Falling(1 << 20), Due::Scattered(1 << 40)] {
-        assert!(steps_agree(vec![Step::Set(due, 100_000), Step::CancelAny(1_000)]), "{due:?}");
+        assert!(steps_agree(vec![Step::Set(due, 50_000), Step::CancelAny(1_000)]), "{due:?}");
     }
 }

@@ -39,8 +39,14 @@ impl Hub {
     #[inline]
     pub(super) fn note_waiter(&self, fds: &FdTable) {
         if !fds.anyone_waits() {
-            self.floor.set(BUDGET);
+            self.first_waits();
         }
+    }
+
+    /// Called when a wait for a descriptor begins, and nobody waited for any.
+    #[inline]
+    pub(super) fn first_waits(&self) {
+        self.floor.set(BUDGET);
     }
 
     /// Counts an operation that is about to be tried; too many in a row without waiting give others

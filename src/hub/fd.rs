@@ -26,7 +26,7 @@ use std::mem;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::Rc;
 
-use super::fd_table::User;
+use super::fd_table::{Ahead, FdTable, User};
 use super::registration::{closed, exiting, is_always_ready, timed_out};
 use super::{Direction, Hub, Wait, WaitId, WaitsFor, Wake};
 use crate::clock::Deadline;
@@ -54,27 +54,34 @@ struct Registration {
 }
 
 impl Registration {
-    /// Whether the current greenlet need not wait; one that has no place in line yet may have to
-    /// line up.
+    /// Whether the direction is ready, and nobody waits for it. If the registration is over it is not.
+    #[inline(always)]
+    fn is_free(&self, direction: Direction) -> bool {
+        let mut fds = self.hub.fds.borrow_mut();
+        let side = fds.side(self.token, direction);
+        side.is_some_and(|side| side.ready && side.first().is_none())
+    }
+
+    /// Begins a wait of the current greenlet and gives it a place in line, if it has to wait.
     ///
     /// # Errors
     ///
     /// When the descriptor was closed; and when another greenlet waits in this direction already,
     /// or was woken and has not had its turn yet, unless they may line up.
-    #[inline]
-    fn may_go_ahead(&self, direction: Direction, place: Option<&Place<'_>>) -> io::Result<bool> {
+    #[inline(always)]
+    fn line_up(&self, direction: Direction) -> io::Result<Option<Place<'_>>> {
         let mut fds = self.hub.fds.borrow_mut();
-        let lines_up = fds.lines_up;
-        let Some(side) = fds.side(self.token, direction) else { return Err(self.closed()) };
-        match side.first() {
-            Some(first) if place.is_none() => {
-                if lines_up {
-                    Ok(false)
-                } else {
-                    Err(self.hub.second_waiter(direction, self.fd, first))
+        let nobody_waits = !fds.anyone_waits();
+        match fds.line_up_unless_ready(self.token, direction, WaitId::begin_current) {
+            Ahead::Nothing => Ok(None),
+            Ahead::Wait(id) => {
+                if nobody_waits {
+                    self.hub.first_waits();
                 }
+                Ok(Some(Place { registration: self, direction, id }))
             }
-            _ => Ok(side.ready),
+            Ahead::Other(first) => Err(self.hub.second_waiter(direction, self.fd, first)),
+            Ahead::Closed => Err(self.closed()),
         }
     }
 
@@ -102,6 +109,13 @@ impl Registration {
             side.ready = side.never_drained;
         }
     }
+
+    #[cold]
+    fn not_drained(&self, direction: Direction) {
+        if let Some(side) = self.hub.fds.borrow_mut().side(self.token, direction) {
+            side.ready = true;
+        }
+    }
 }
 
 /// A place in one direction's line. Its greenlet keeps it until it is done with its operation, or
@@ -112,19 +126,22 @@ struct Place<'a> {
     id: WaitId,
 }
 
-impl<'a> Place<'a> {
-    fn new(registration: &'a Registration, direction: Direction, id: WaitId) -> Self {
-        let mut fds = registration.hub.fds.borrow_mut();
-        registration.hub.note_waiter(&fds);
-        fds.line_up(registration.token, direction, id);
-        Self { registration, direction, id }
-    }
-
-    /// Waits here once more.
-    fn keep(&mut self, id: WaitId) {
-        let mut fds = self.registration.hub.fds.borrow_mut();
-        fds.take_over(self.registration.token, self.direction, self.id, id);
-        self.id = id;
+impl Place<'_> {
+    /// Begins another wait of its greenlet here, if it has to wait once more, and says whether it has.
+    #[cold]
+    fn keep(&mut self) -> io::Result<bool> {
+        let Registration { hub, token, .. } = self.registration;
+        let mut fds = hub.fds.borrow_mut();
+        match fds.side(*token, self.direction) {
+            None => Err(self.registration.closed()),
+            Some(side) if side.ready => Ok(false),
+            Some(_) => {
+                let id = WaitId::begin_current();
+                fds.take_over(*token, self.direction, self.id, id);
+                self.id = id;
+                Ok(true)
+            }
+        }
     }
 }
 
@@ -196,20 +213,26 @@ impl<S: AsFd> Source<S> {
         // Now and not afterwards, when to be killed meanwhile would lose what was read.
         self.spend_io();
         loop {
+            let mut is_noted = false;
             if let Some(registration) = self.registration.get() {
                 if self.nonblocking.get() {
                     registration.check_open()?;
-                } else if !registration.may_go_ahead(direction, place.as_ref())? {
-                    wait(registration, direction, deadline.get(&registration.hub), &mut place)?;
+                } else if place.is_some() || !registration.is_free(direction) {
+                    let deadline = deadline.get(&registration.hub);
+                    is_noted = wait(registration, direction, deadline, &mut place)?;
                 }
             }
-            match op(self.io()) {
-                Ok((result, drained)) => {
-                    if let (Some(registration), Drained::Yes) = (self.registration.get(), drained) {
-                        registration.drained(direction);
-                    }
-                    return Ok(result);
+            let done = op(self.io());
+            if let Some(registration) = self.registration.get() {
+                match &done {
+                    Ok((_, Drained::Yes)) if is_noted => {}
+                    Ok((_, Drained::Yes)) => registration.drained(direction),
+                    _ if is_noted => registration.not_drained(direction),
+                    _ => {}
                 }
+            }
+            match done {
+                Ok((result, _)) => return Ok(result),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock && !self.nonblocking.get() => {
                     self.registration()?.would_block(direction);
                 }
@@ -231,10 +254,17 @@ impl<S: AsFd> Source<S> {
             registration => registration?,
         };
         let mut place = None;
-        while !registration.may_go_ahead(direction, place.as_ref())? {
-            wait(registration, direction, deadline, &mut place)?;
+        loop {
+            if wait(registration, direction, deadline, &mut place)? {
+                registration.not_drained(direction);
+            }
+            let side_is_ready = |fds: &mut FdTable| {
+                fds.side(registration.token, direction).is_some_and(|side| side.ready)
+            };
+            if side_is_ready(&mut registration.hub.fds.borrow_mut()) {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     #[inline(always)]
@@ -263,30 +293,46 @@ impl<S: AsFd> Source<S> {
     }
 }
 
-/// Waits at a place in a direction's line, which is taken if there is none yet, until the
-/// descriptor may be ready.
+/// Waits at a place in a direction's line, which is taken if there is none yet, until the descriptor may
+/// be ready; not at all if it may be now.
+///
+/// Says whether it is noted already that it is drained by what the greenlet does next: so it is if that
+/// one was alone, as nobody runs before it has done it. It has no place any more then.
+///
+/// # Errors
+///
+/// When the descriptor was closed, the deadline has passed or the thread exits; and when another
+/// greenlet waits in this direction already, or was woken and has not had its turn yet, unless they may
+/// line up.
+#[inline(never)]
 fn wait<'a>(
     registration: &'a Registration,
     direction: Direction,
     deadline: Deadline,
     place: &mut Option<Place<'a>>,
-) -> io::Result<()> {
+) -> io::Result<bool> {
+    let id = match place {
+        Some(place) => {
+            if !place.keep()? {
+                return Ok(false);
+            }
+            place.id
+        }
+        None => match registration.line_up(direction)? {
+            Some(taken) => place.insert(taken).id,
+            None => return Ok(false),
+        },
+    };
     let waits_for = match direction {
         Direction::Read => WaitsFor::Readable(registration.fd),
         Direction::Write => WaitsFor::Writable(registration.fd),
     };
-    let wait = Wait::begin(&registration.hub, waits_for);
-    let id = wait.id();
-    match place {
-        Some(place) => place.keep(id),
-        None => *place = Some(Place::new(registration, direction, id)),
-    }
-    let wake = wait.park_inline(deadline);
+    let wake = Wait::begun(&registration.hub, id, waits_for).park_inline(deadline);
     let mut fds = registration.hub.fds.borrow_mut();
     if wake == Wake::Ready && fds.step_out_alone(registration.token, direction, id) {
         // With nobody behind it, there is no place to keep: it tries before anyone else runs.
         mem::forget(place.take());
-        return Ok(());
+        return Ok(true);
     }
     match fds.side(registration.token, direction) {
         _ if wake == Wake::Closed => Err(exiting()),
@@ -295,7 +341,7 @@ fn wait<'a>(
         Some(side) if wake == Wake::Expired && !(side.ready && side.first() == Some(id)) => {
             Err(timed_out())
         }
-        Some(_) => Ok(()),
+        Some(_) => Ok(false),
     }
 }
 

@@ -43,6 +43,18 @@ pub(super) enum User {
     Visitor,
 }
 
+/// What becomes of one who wants to use a direction.
+pub(super) enum Ahead {
+    /// It goes ahead.
+    Nothing,
+    /// It has to wait, and has a place in line.
+    Wait(WaitId),
+    /// Another one waits already, and nobody may line up.
+    Other(WaitId),
+    /// The registration is over.
+    Closed,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Side {
     /// Whether an operation may succeed without waiting.
@@ -160,6 +172,34 @@ impl FdTable {
         Some(&mut self.slot(token)?.sides[direction as usize])
     }
 
+    /// Puts a wait, which `begin` begins, at the end of a direction's line: unless the direction is ready
+    /// and nobody waits for it.
+    #[inline]
+    pub(super) fn line_up_unless_ready(
+        &mut self,
+        token: Token,
+        direction: Direction,
+        begin: impl FnOnce() -> WaitId,
+    ) -> Ahead {
+        let lines_up = self.lines_up;
+        let Some(side) = self.side(token, direction) else { return Ahead::Closed };
+        match side.waiter {
+            Some(first) if !lines_up => return Ahead::Other(first),
+            Some(_) => {
+                let id = begin();
+                self.line_up_behind(token, direction, id);
+                self.waiting += 1;
+                return Ahead::Wait(id);
+            }
+            None if side.ready => return Ahead::Nothing,
+            None => {}
+        }
+        let id = begin();
+        side.waiter = Some(id);
+        self.waiting += 1;
+        Ahead::Wait(id)
+    }
+
     /// Puts a wait at the end of a direction's line.
     #[inline]
     pub(super) fn line_up(&mut self, token: Token, direction: Direction, id: WaitId) {
@@ -193,8 +233,8 @@ impl FdTable {
         }
     }
 
-    /// Takes a wait out of a direction's line if it is alone there; false if it is not, or the
-    /// registration is over.
+    /// Takes a wait out of a direction's line if it is alone there, and notes that the direction is
+    /// drained by what its greenlet does now; false if it is not alone, or the registration is over.
     #[inline]
     pub(super) fn step_out_alone(
         &mut self,
@@ -207,6 +247,7 @@ impl FdTable {
         let is_alone = no_lines && side.waiter == Some(id);
         if is_alone {
             side.waiter = None;
+            side.ready = side.never_drained;
             self.waiting -= 1;
         }
         is_alone
@@ -295,8 +336,8 @@ impl FdTable {
         woken
     }
 
-    #[inline]
     /// How many greenlets wait for a descriptor.
+    #[inline]
     pub(super) fn waiting(&self) -> usize {
         self.waiting
     }

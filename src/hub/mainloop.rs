@@ -182,14 +182,14 @@ impl Hub {
             panic!("the hub cannot wait for descriptors: {e}");
         }
         self.turn_begins();
-        let mut fds = self.fds.borrow_mut();
+        let (mut fds, mut queue) = (self.fds.borrow_mut(), self.run_queue.borrow_mut());
         for event in events.iter() {
             let [reader, writer] = fds.dispatch(&event);
             if let Some(wait) = reader {
-                self.wake(wait, Wake::Ready);
+                queue.wake(wait, Wake::Ready);
             }
             if let Some(wait) = writer {
-                self.wake(wait, Wake::Ready);
+                queue.wake(wait, Wake::Ready);
             }
         }
     }

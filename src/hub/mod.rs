@@ -191,6 +191,7 @@ impl Hub {
     }
 
     /// The deadline that is `timeout` from now; never if there is none.
+    #[inline]
     pub(crate) fn deadline_after(&self, timeout: Option<Duration>) -> Deadline {
         match timeout {
             Some(timeout) => Deadline::after(self.clock.now(), timeout),

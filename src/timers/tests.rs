@@ -217,7 +217,7 @@ fn memory_held_by_one_high_slot_is_given_back_in_time_after_it_is_free() {
 /// many that stay.
 #[test]
 fn no_pattern_of_calls_takes_more_than_some_steps_for_each() {
-    const STAY: usize = 100_000;
+    const STAY: usize = 30_000;
     let patterns: [(&str, fn(u64) -> (u64, bool)); 4] = [
         // Bursts of what is due before all others, and is gone before the next burst.
         ("bursts", |n| (n, n % 200 < 100)),

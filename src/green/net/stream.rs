@@ -205,6 +205,12 @@ pub(super) fn not_zero(timeout: Option<Duration>) -> io::Result<Option<Duration>
     Ok(timeout)
 }
 
+/// What [`Write::write_all`] says then.
+#[cold]
+fn none_written() -> io::Error {
+    io::Error::new(io::ErrorKind::WriteZero, "failed to write whole buffer")
+}
+
 impl Read for &TcpStream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.run(Direction::Read, |mut io| {
@@ -232,6 +238,20 @@ impl Write for &TcpStream {
         })
     }
 
+    // Mostly there is room for all.
+    fn write_all(&mut self, mut buf: &[u8]) -> io::Result<()> {
+        while !buf.is_empty() {
+            match self.write(buf) {
+                Ok(bytes) if bytes == buf.len() => break,
+                Ok(0) => return Err(none_written()),
+                Ok(bytes) => buf = &buf[bytes..],
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         self.run(Direction::Write, |mut io| {
             trouble::fails(trouble::Call::Write, Some(io.as_fd()))?;
@@ -246,6 +266,7 @@ impl Write for &TcpStream {
 }
 
 impl Read for TcpStream {
+    #[inline]
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         (&*self).read(buf)
     }
@@ -256,8 +277,14 @@ impl Read for TcpStream {
 }
 
 impl Write for TcpStream {
+    #[inline]
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         (&*self).write(buf)
+    }
+
+    #[inline]
+    fn write_all(&mut self, buf: &[u8]) -> io::Result<()> {
+        (&*self).write_all(buf)
     }
 
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
