@@ -270,7 +270,7 @@ impl Hub {
         } else {
             self.late.add_alarm(&parked);
         }
-        let wake = wait.park_until(deadline);
+        let wake = wait.park_beside_timers(deadline);
         let has_fired = wake == Wake::Expired && parked.has_fired(self);
         drop(parking);
         if has_fired {

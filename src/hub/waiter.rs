@@ -72,24 +72,43 @@ impl<'a> Wait<'a> {
         let Some(current) = greenlet::current_undisturbed() else {
             return park_disturbed(hub, id, self.waits_for, deadline);
         };
-        let timer = || Timer { hub, id: hub.insert_timer(deadline, Due::Wait(id)) };
-        let _timer = (!deadline.is_never()).then(timer);
-        let under_way = UnderWay { hub, id };
-        let wake = hub.park_and_switch(id, current, self.waits_for);
-        // Its turn has come: nothing is left of it.
-        mem::forget(under_way);
-        wake
+        self.park_current(current, deadline)
     }
 
     /// [`park`](Self::park), when nothing speaks against it.
     pub(super) fn park_until(self, deadline: Deadline) -> Wake {
+        self.park_current(greenlet::current(), deadline)
+    }
+
+    #[inline(always)]
+    fn park_current(self, current: Greenlet<Wake>, deadline: Deadline) -> Wake {
+        let (wake, timer) = self.park_with_timer(current, deadline);
+        if wake == Wake::Expired {
+            // That was the timer: there is none to be cancelled.
+            mem::forget(timer);
+        }
+        wake
+    }
+
+    /// [`park_until`](Self::park_until), where other timers may end the wait as well.
+    pub(super) fn park_beside_timers(self, deadline: Deadline) -> Wake {
+        self.park_with_timer(greenlet::current(), deadline).0
+    }
+
+    #[inline(always)]
+    fn park_with_timer(
+        self,
+        current: Greenlet<Wake>,
+        deadline: Deadline,
+    ) -> (Wake, Option<Timer<'a>>) {
         let (hub, id) = (self.hub, self.id);
         let timer = || Timer { hub, id: hub.insert_timer(deadline, Due::Wait(id)) };
-        let _timer = (!deadline.is_never()).then(timer);
+        let timer = (!deadline.is_never()).then(timer);
         let under_way = UnderWay { hub, id };
-        let wake = hub.park_and_switch(id, greenlet::current(), self.waits_for);
+        let wake = hub.park_and_switch(id, current, self.waits_for);
+        // Its turn has come: nothing is left of it.
         mem::forget(under_way);
-        wake
+        (wake, timer)
     }
 }
 
