@@ -213,12 +213,13 @@ fn memory_held_by_one_high_slot_is_given_back_in_time_after_it_is_free() {
     assert!(timers.slots.len() < 2_000);
 }
 
-/// Counts how many entries are looked at or moved for each call, at most, by those that are made on so
-/// many that stay.
+/// A step is a look at an entry of a rung that is split, or the move of one to another rung.
 #[test]
 fn no_pattern_of_calls_takes_more_than_some_steps_for_each() {
     const STAY: usize = 30_000;
-    let patterns: [(&str, fn(u64) -> (u64, bool)); 4] = [
+    /// When the call of a number is for, and whether it sets a timer; else one fires.
+    type Pattern = fn(u64) -> (u64, bool);
+    let patterns: [(&str, Pattern); 4] = [
         // Bursts of what is due before all others, and is gone before the next burst.
         ("bursts", |n| (n, n % 200 < 100)),
         ("each is the earliest", |n| (u64::MAX / 2 - n, n % 3 > 0)),
