@@ -39,6 +39,12 @@ impl<'a> Wait<'a> {
         Self { hub, id: WaitId::begin_current(), waits_for }
     }
 
+    /// A wait of the current greenlet that has begun already.
+    #[inline]
+    pub(super) fn begun(hub: &'a Rc<Hub>, id: WaitId, waits_for: WaitsFor) -> Self {
+        Self { hub, id, waits_for }
+    }
+
     /// What to wake this wait by.
     #[inline]
     pub(crate) fn id(&self) -> WaitId {
