@@ -13,11 +13,13 @@ use crate::greenthread::{self, GreenThread};
 /// The results of [`GreenPool::imap`], in the order of the items. `next` waits for the next one, and
 /// panics where the function did.
 #[must_use = "it does nothing until results are asked for"]
-pub struct Imap<F, I, R: 'static> {
+pub struct Imap<F, I: Iterator, R: 'static> {
     pool: GreenPool,
     f: Rc<F>,
     /// None when it has come to its end.
     items: Option<I>,
+    /// Taken out of them, and waits for a slot.
+    taken: Option<I::Item>,
     /// Under way, or ended and not asked for.
     ahead: VecDeque<GreenThread<R>>,
 }
@@ -29,7 +31,7 @@ where
     R: 'static,
 {
     pub(super) fn new(pool: GreenPool, f: F, items: I) -> Self {
-        Self { pool, f: Rc::new(f), items: Some(items), ahead: VecDeque::new() }
+        Self { pool, f: Rc::new(f), items: Some(items), taken: None, ahead: VecDeque::new() }
     }
 
     /// The same results, with panics as values.
@@ -60,23 +62,35 @@ where
 
     /// False if there are no more items.
     fn spawn_next(&mut self) -> bool {
-        let Some(items) = &mut self.items else { return false };
+        if self.taken.is_none() {
+            self.taken = self.next_item();
+            if self.taken.is_none() {
+                return false;
+            }
+        }
+        // The item stays where it is if this greenlet is killed while it waits, or its time is over.
+        let slot = self.pool.slot();
+        let Some(item) = self.taken.take() else { return false };
+        let f = Rc::clone(&self.f);
+        self.ahead.push_back(GreenPool::spawn_in(slot, move || f(item)));
+        true
+    }
+
+    /// None if there are no more, or if that is a panic, which comes in the place of a result.
+    fn next_item(&mut self) -> Option<I::Item> {
+        let items = self.items.as_mut()?;
         let next = match catch_unwind(AssertUnwindSafe(|| items.next())) {
             Ok(next) => next,
             Err(payload) if greenthread::is_meant_for_all(&*payload) => resume_unwind(payload),
             Err(payload) => {
-                self.items = None;
                 self.ahead.push_back(GreenThread::ended(Err(payload)));
-                return false;
+                None
             }
         };
-        let Some(item) = next else {
+        if next.is_none() {
             self.items = None;
-            return false;
-        };
-        let f = Rc::clone(&self.f);
-        self.ahead.push_back(self.pool.spawn(move || f(item)));
-        true
+        }
+        next
     }
 }
 
@@ -93,7 +107,7 @@ where
     }
 }
 
-impl<F, I, R: 'static> fmt::Debug for Imap<F, I, R> {
+impl<F, I: Iterator, R: 'static> fmt::Debug for Imap<F, I, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ahead = self.ahead.len();
         f.debug_struct("Imap").field("pool", &self.pool).field("ahead", &ahead).finish()
@@ -103,7 +117,7 @@ impl<F, I, R: 'static> fmt::Debug for Imap<F, I, R> {
 /// [`Imap::results`].
 #[derive(Debug)]
 #[must_use = "it does nothing until results are asked for"]
-pub struct Results<F, I, R: 'static>(Imap<F, I, R>);
+pub struct Results<F, I: Iterator, R: 'static>(Imap<F, I, R>);
 
 impl<F, I, R> Iterator for Results<F, I, R>
 where

@@ -67,10 +67,19 @@ impl GreenPool {
     /// When no stack can be had. When the pool is full and this is the hub's own loop, or the thread is
     /// exiting.
     pub fn spawn<R: 'static>(&self, f: impl FnOnce() -> R + 'static) -> GreenThread<R> {
-        if self.slots.is_full() && self.slots.runs_current() {
-            return GreenThread::run_here(f);
-        }
-        let task = Task { slot: Slots::take(&self.slots), f };
+        Self::spawn_in(self.slot(), f)
+    }
+
+    /// A slot, which is waited for if need be; none for a member of the full pool, which runs in its own
+    /// place what it would spawn.
+    fn slot(&self) -> Option<Slot> {
+        let runs_here = self.slots.is_full() && self.slots.runs_current();
+        (!runs_here).then(|| Slots::take(&self.slots))
+    }
+
+    fn spawn_in<R: 'static>(slot: Option<Slot>, f: impl FnOnce() -> R + 'static) -> GreenThread<R> {
+        let Some(slot) = slot else { return GreenThread::run_here(f) };
+        let task = Task { slot, f };
         greenthread::spawn(move || task.run())
     }
 

@@ -200,3 +200,22 @@ fn starmap_spreads_tuples() {
         assert_eq!(pool.starmap(|a: u8| a + 1, [(1,), (2,)]).collect::<Vec<_>>(), [2, 3]);
     });
 }
+
+#[test]
+fn who_gives_up_waiting_for_a_slot_loses_no_item_of_an_imap() {
+    guarded(|| {
+        let (pool, gate) = (GreenPool::new(1), Gate::default());
+        let passes = gate.clone();
+        pool.spawn_n(move || passes.pass());
+        let results = Rc::new(RefCell::new(pool.imap(|n: u32| n, 0..4)));
+        let next = || results.borrow_mut().next();
+        assert!(stolon::timeout::with_timeout(MS, next).is_err());
+        let shared = Rc::clone(&results);
+        let killed = spawn(move || shared.borrow_mut().next());
+        sleep(NOW);
+        killed.kill();
+        gate.open();
+        let rest: Vec<_> = results.borrow_mut().by_ref().collect();
+        assert_eq!(rest, [0, 1, 2, 3]);
+    });
+}
