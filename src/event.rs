@@ -277,10 +277,12 @@ impl<T> Default for Event<T> {
 
 impl<T> fmt::Debug for Event<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Nothing is borrowed while it is written: to write may block.
+        let waiting = self.round().waiters.borrow().len();
         f.debug_struct("Event")
             .field("ready", &self.ready())
             .field("has_exception", &self.has_exception())
-            .field("waiting", &self.round().waiters.borrow().len())
+            .field("waiting", &waiting)
             .finish_non_exhaustive()
     }
 }

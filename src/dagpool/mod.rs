@@ -348,6 +348,8 @@ impl<K: Key, V: 'static> Debug for DAGPool<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let graph = self.graph.borrow();
         let (keys, running) = (graph.keys(), graph.running_keys());
+        // Not while it is borrowed: to write may block.
+        drop(graph);
         f.debug_struct("DAGPool").field("keys", &keys).field("running", &running).finish()
     }
 }

@@ -3,12 +3,14 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::fmt::{self, Debug, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use crate::util::leak::guarded;
+use stolon::dagpool::DAGPool;
 use stolon::event::Event;
 use stolon::hub;
 use stolon::queue::{Empty, Full, LifoQueue, LightQueue, PriorityQueue, Queue};
@@ -250,5 +252,54 @@ fn a_ticker_goes_on_while_others_wait() {
             assert!(!Semaphore::new(0).acquire_timeout(20 * MS + MS / 2));
             assert_eq!(ticks.get(), 20);
         });
+    });
+}
+
+/// What is written here lets others run each time.
+struct Blocks;
+
+impl Write for Blocks {
+    fn write_str(&mut self, _: &str) -> fmt::Result {
+        sleep(NOW);
+        Ok(())
+    }
+}
+
+/// Shows `shown` somewhere that blocks, and has `used` called again and again meanwhile.
+fn show_while_used(shown: impl Debug + 'static, mut used: impl FnMut() + 'static) {
+    let shows = spawn(move || write!(Blocks, "{shown:?}"));
+    while !shows.is_dead() {
+        used();
+        sleep(NOW);
+    }
+    shows.wait().unwrap();
+}
+
+#[test]
+fn what_is_shown_somewhere_that_blocks_may_be_used_meanwhile() {
+    guarded(|| {
+        let event = Event::<u32>::new();
+        show_while_used(event.clone(), move || {
+            let waits = event.clone();
+            let waiter = spawn(move || waits.wait());
+            sleep(NOW);
+            waiter.kill();
+            assert!(waiter.join().unwrap_err().is::<stolon::greenlet::GreenletExit>());
+        });
+        let dag = DAGPool::new([("a", 1)]);
+        show_while_used(dag.clone(), move || dag.replace("a", 2).unwrap());
+        let semaphore = CappedSemaphore::new(1, 2);
+        show_while_used(semaphore.clone(), move || {
+            assert!(!semaphore.acquire_timeout(NOW) || semaphore.release_timeout(NOW));
+        });
+        let queue = Queue::new(1);
+        show_while_used(queue.clone(), move || {
+            queue.put(1);
+            queue.get();
+        });
+        let pool = stolon::pools::Pool::new(1, || 1);
+        show_while_used(pool.clone(), move || assert_eq!(*pool.get(), 1));
+        let pool = stolon::GreenPool::new(1);
+        show_while_used(pool.clone(), move || assert_eq!(pool.spawn(|| 1).wait(), 1));
     });
 }
