@@ -175,6 +175,58 @@ fn handles_and_wakers_of_the_parent_say_so_in_the_child() {
     });
 }
 
+/// Forks, has the child return from `in_child`, and so from the thread that calls this, and returns
+/// the child's status to the parent.
+fn fork_and_return(in_child: impl FnOnce()) -> Option<libc::c_int> {
+    // SAFETY: as in `fork`.
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0);
+    if pid == 0 {
+        // SAFETY: a plain system call.
+        unsafe { libc::alarm(PATIENCE.as_secs() as libc::c_uint) };
+        in_child();
+        return None;
+    }
+    let mut status = 0;
+    // SAFETY: the status is live.
+    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+    Some(status)
+}
+
+#[test]
+fn a_job_from_before_the_fork_takes_none_of_the_childs_with_it() {
+    // qemu's own threads do not bear it that a child of several threads starts one.
+    if util::server::is_emulated() {
+        return;
+    }
+    in_a_process("a_job_from_before_the_fork_takes_none_of_the_childs_with_it", || {
+        let thread = thread::spawn(|| {
+            let (old, mut began) = (hub::handle(), Waiter::new());
+            let begins = began.waker();
+            let job = old.spawn(move || {
+                begins.wake();
+                sleep(20 * MS);
+            });
+            began.wait();
+            let in_child = || {
+                let fresh = hub::handle();
+                thread::spawn(move || {
+                    let joins = fresh.spawn(|| sleep(AGE)).unwrap();
+                    let ended = joins.join();
+                    // SAFETY: a plain system call.
+                    unsafe { libc::_exit(i32::from(ended.is_ok())) }
+                });
+                // The old job ends meanwhile, and then this thread, with the new one.
+                sleep(50 * MS);
+            };
+            let status = fork_and_return(in_child);
+            drop(job);
+            status
+        });
+        assert_eq!(thread.join().unwrap(), Some(0));
+    });
+}
+
 #[test]
 fn what_runs_on_other_threads_ends_for_the_child_with_the_fork() {
     in_a_process("what_runs_on_other_threads_ends_for_the_child_with_the_fork", || {

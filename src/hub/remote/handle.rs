@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::ptr;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
@@ -109,7 +110,8 @@ where
     F: FnOnce() -> R + Send + 'static,
 {
     let packet: Weak<dyn Abandon> = Arc::downgrade(&(Arc::clone(job.packet()) as Arc<dyn Abandon>));
-    let started = Started { hub: Rc::clone(hub), key: hub.remote.jobs.borrow_mut().insert(packet) };
+    let key = hub.remote.jobs.borrow_mut().insert(Weak::clone(&packet));
+    let started = Started { hub: Rc::clone(hub), key, packet };
     // Outside of the closure too, which is dropped when there is no stack for it.
     let job = Rc::new(Cell::new(Some((job, started))));
     let taken = Rc::clone(&job);
@@ -153,10 +155,12 @@ impl Jobs {
         key
     }
 
-    fn remove(&mut self, key: usize) {
-        // Not there any more if the hub is closed.
-        if let Some(job) = self.all.get_mut(key) {
-            *job = None;
+    fn remove(&mut self, key: usize, job: &Weak<dyn Abandon>) {
+        // Not there any more if the hub is closed; and in the child of a fork it may be another's place.
+        let is_it = |other: &Weak<dyn Abandon>| ptr::addr_eq(other.as_ptr(), job.as_ptr());
+        if let Some(place) = self.all.get_mut(key).filter(|place| place.as_ref().is_some_and(is_it))
+        {
+            *place = None;
             self.vacant.push(key);
         }
     }
@@ -171,11 +175,12 @@ impl Jobs {
 struct Started {
     hub: Rc<Hub>,
     key: usize,
+    packet: Weak<dyn Abandon>,
 }
 
 impl Drop for Started {
     fn drop(&mut self) {
-        self.hub.remote.jobs.borrow_mut().remove(self.key);
+        self.hub.remote.jobs.borrow_mut().remove(self.key, &self.packet);
     }
 }
 
