@@ -17,11 +17,12 @@ mod waker;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::{Hub, WaitId, Wake};
+use crate::greenlet::GreenletExit;
 use handle::Jobs;
 pub use handle::{HubGone, HubHandle, handle};
 use inbox::{FLAGS, Flags, Inbox, Message};
@@ -148,12 +149,25 @@ impl Hub {
         let rest = Rest { inbox: &post.inbox };
         for _ in 0..post.inbox.len() {
             let Some(message) = post.inbox.pop() else { break };
-            self.undisturbed(|| message(self));
+            self.obey(message);
             if self.closed.get() {
                 return;
             }
         }
         mem::forget(rest);
+    }
+
+    /// Does what another thread has asked for. An exit that it raises is a panic like any other, and not
+    /// the loop's: the loop's parent may wait for something that has nothing to do with the hub.
+    fn obey(self: &Rc<Self>, message: Message) {
+        let Err(payload) = catch_unwind(AssertUnwindSafe(|| message(self))) else { return };
+        self.set_in_mainloop(true);
+        if self.closed.get() && payload.is::<GreenletExit>() {
+            // The mainloop has to end, with its thread.
+            resume_unwind(payload);
+        }
+        // The panic hook has reported it. Its own destructor might panic.
+        mem::forget(payload);
     }
 }
 

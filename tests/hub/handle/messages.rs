@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
-use stolon::greenlet::GreenletExit;
+use stolon::greenlet::{Greenlet, GreenletExit};
 use stolon::hub::{self, HubHandle};
 use stolon::{sleep, spawn};
 
@@ -260,5 +260,17 @@ fn a_killed_joiner_leaves_nothing_behind() {
         // No waker is left that might wake anyone here.
         assert!(reports_deadlock());
         remote.end();
+    });
+}
+
+#[test]
+fn an_exit_of_what_run_calls_does_not_end_the_loop() {
+    guarded(|| {
+        let exit = || std::panic::resume_unwind(Box::new(GreenletExit));
+        hub::handle().run(exit).unwrap();
+        // The loop's parent waits for a child of its own, and is to be told of nothing else.
+        let child = Greenlet::new(|()| sleep(2 * MS));
+        child.switch(()).unwrap();
+        assert!(child.is_dead());
     });
 }
