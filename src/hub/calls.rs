@@ -100,7 +100,8 @@ fn schedule(
 /// made anew when somebody next blocks. Until then nothing is left of it, nor of its stack.
 ///
 /// In a call on the loop itself it only cancels the others, as the loop cannot wait for its own end;
-/// so also while a greenlet of the thread unwinds.
+/// so also while such a call has a green thread unwind that it kills, and while any greenlet of the
+/// thread unwinds.
 ///
 /// ```
 /// use std::time::Duration;
@@ -117,7 +118,7 @@ fn schedule(
 pub fn abort() -> usize {
     let Some(hub) = super::current::existing() else { return 0 };
     let cancelled = hub.take_calls();
-    if !hub.in_mainloop.get() && !thread::panicking() {
+    if !hub.in_mainloop.get() && !hub.in_call.get() && !thread::panicking() {
         let mainloop = hub.last_mainloop();
         if let Some(mainloop) = mainloop {
             mainloop.end();

@@ -48,6 +48,7 @@ impl Hub {
         assert!(is_mainloop, "do not call blocking functions from the mainloop");
         let _back = BackInMainloop(self);
         self.set_in_mainloop(false);
+        self.in_call.set(true);
         // Whatever comes back: it is the mainloop that is resumed.
         let _ = raise();
         self.note_late_kill(victim);
@@ -60,5 +61,6 @@ struct BackInMainloop<'a>(&'a Hub);
 impl Drop for BackInMainloop<'_> {
     fn drop(&mut self) {
         self.0.set_in_mainloop(true);
+        self.0.in_call.set(false);
     }
 }

@@ -135,6 +135,8 @@ pub(crate) struct Hub {
     mainloop: Cell<Option<Greenlet<Wake>>>,
     /// Whether the mainloop is the current greenlet.
     in_mainloop: Cell<bool>,
+    /// Whether a call on the mainloop has left it, to kill somebody, and goes on when it is resumed.
+    in_call: Cell<bool>,
     /// What has to wait until nobody unwinds.
     late: Late,
     /// Hand-overs that are left before the mainloop's turn.
@@ -171,6 +173,7 @@ impl Hub {
             fds: RefCell::default(),
             mainloop: Cell::new(None),
             in_mainloop: Cell::new(false),
+            in_call: Cell::new(false),
             late: Late::default(),
             // Without one, each hand-over goes through the mainloop.
             budget: Cell::new(if is_shuffled { 0 } else { BUDGET }),

@@ -373,6 +373,27 @@ fn abort_returns_though_a_far_call_is_pending_and_a_later_sleep_starts_the_loop_
 
 // On a real hub.
 #[test]
+fn abort_in_what_a_call_kills_leaves_the_loop_to_the_call() {
+    guarded(|| {
+        let victim = spawn(|| {
+            // As good as any destructor, but nobody unwinds any more.
+            let exit = catch_unwind(|| sleep(HOUR)).unwrap_err();
+            (exit.is::<GreenletExit>(), hub::abort())
+        });
+        let (victim, goes_on) = (Rc::new(victim), Rc::new(Cell::new(false)));
+        sleep(NOW);
+        let (killed, goes) = (Rc::clone(&victim), Rc::clone(&goes_on));
+        schedule_call_global(NOW, move || {
+            killed.kill();
+            goes.set(true);
+        });
+        schedule_call_global(HOUR, || unreachable!());
+        assert_eq!(victim.wait(), (true, 1));
+        assert!(goes_on.get());
+    });
+}
+
+#[test]
 fn when_its_thread_exits_a_call_is_dropped_and_not_called() {
     guarded(|| {
         let dropped = Arc::new(AtomicU32::new(0));
