@@ -18,7 +18,8 @@ use stolon::green::net::TcpListener;
 use stolon::green::signal::{SIGQUIT, Signals};
 use stolon::greenlet::{self, Greenlet};
 use stolon::greenthread::Builder;
-use stolon::hub::schedule_call_global;
+use stolon::hub::{schedule_call_global, trampoline};
+use stolon::poller::Interest;
 use stolon::{GreenThread, sleep};
 use util::child;
 use util::leak::guarded;
@@ -111,6 +112,25 @@ fn how_long_each_has_waited_is_told_once_somebody_wants_to_know() {
         dump_on_sigquit(false).unwrap();
         before.kill();
         since.kill();
+    });
+}
+
+// BD-04
+#[test]
+fn who_waits_to_read_or_write_is_listed_as_both_with_its_descriptor() {
+    guarded(|| {
+        let (full, other) = pair();
+        fill(&full);
+        let either = named("either", move || drop(trampoline(&full, Interest::BOTH, None)));
+        sleep(NOW);
+        let text = format_hub_listeners().unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!((lines[0], lines[2], lines.len()), ("READERS:", "WRITERS:", 4), "{text}");
+        assert!(lines[1].contains("greenlet 'either'") && lines[1] == lines[3], "{text}");
+        let text = dump().unwrap().to_string();
+        let address = other.local_addr().unwrap().to_string();
+        assert!(entry(&text, "'either'").lines().next().unwrap().contains(&address), "{text}");
+        either.kill();
     });
 }
 

@@ -73,7 +73,7 @@ pub fn dump() -> io::Result<Dump> {
 }
 
 /// The greenlets of this thread that wait for descriptors, mirroring eventlet's function: those that
-/// read under `READERS:`, those that write under `WRITERS:`.
+/// read under `READERS:`, those that write under `WRITERS:`, and those that wait for either under both.
 ///
 /// # Errors
 ///
@@ -83,13 +83,14 @@ pub fn format_hub_listeners() -> io::Result<String> {
     let (mut readers, mut writers) = (String::from("READERS:\n"), String::from("WRITERS:\n"));
     for (greenlet, state) in &greenlets {
         let State::Parked(waiting) = state else { continue };
-        let (list, fd) = match waiting.waits_for {
-            WaitsFor::Readable(fd) => (&mut readers, fd),
-            WaitsFor::Writable(fd) => (&mut writers, fd),
-            _ => continue,
-        };
-        // Writing to a string does not fail.
-        let _ = writeln!(list, "  descriptor {fd} ({}): {}", describe(fd), name_of(greenlet));
+        let Some(fd) = descriptor_of(waiting.waits_for) else { continue };
+        let line = format!("  descriptor {fd} ({}): {}\n", describe(fd), name_of(greenlet));
+        if !matches!(waiting.waits_for, WaitsFor::Writable(_)) {
+            readers += &line;
+        }
+        if !matches!(waiting.waits_for, WaitsFor::Readable(_)) {
+            writers += &line;
+        }
     }
     Ok(readers + &writers)
 }
@@ -139,7 +140,7 @@ fn name_of(greenlet: &Greenlet) -> String {
 
 fn descriptor_of(waits_for: WaitsFor) -> Option<RawFd> {
     match waits_for {
-        WaitsFor::Readable(fd) | WaitsFor::Writable(fd) => Some(fd),
+        WaitsFor::Readable(fd) | WaitsFor::Writable(fd) | WaitsFor::Either(fd) => Some(fd),
         _ => None,
     }
 }
