@@ -127,9 +127,11 @@ impl List {
         (!is_empty).then_some(list)
     }
 
+    /// Not of those that were cancelled too late, if a kill came before they were raised.
     fn earliest(&self) -> Deadline {
         let entries = self.entries.borrow();
-        entries.iter().map(|entry| entry.deadline).min().unwrap_or(Deadline::NEVER)
+        let pending = entries.iter().filter(|entry| entry.is_pending.get());
+        pending.map(|entry| entry.deadline).min().unwrap_or(Deadline::NEVER)
     }
 
     fn remove(&self, entry: &Rc<Entry>) {
@@ -155,10 +157,12 @@ impl List {
         parked.set_alarm(&hub, self.earliest());
     }
 
-    /// Raises the first alarm with this deadline.
+    /// Raises the first alarm with this deadline, one that was cancelled too late if there is no other.
     fn raise_first(&self, deadline: Deadline) {
         let entries = self.entries.borrow();
-        let entry = entries.iter().find(|entry| entry.deadline == deadline).cloned();
+        let due = || entries.iter().filter(|entry| entry.deadline == deadline);
+        let pending = due().find(|entry| entry.is_pending.get());
+        let entry = pending.or_else(|| due().next()).cloned();
         drop(entries);
         let Some(entry) = entry else { return };
         self.remove(&entry);

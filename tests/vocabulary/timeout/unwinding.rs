@@ -1,6 +1,6 @@
 //! Timeouts beside kills, in destructors, and while others unwind.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::panic::resume_unwind;
 use std::rc::Rc;
 
@@ -159,5 +159,30 @@ fn a_greenlet_that_ends_with_a_timeout_forgotten_leaves_none_to_the_next() {
             })
             .wait();
         }
+    });
+}
+
+#[test]
+fn cancelled_too_late_it_is_not_raised_after_a_kill_that_came_before_it() {
+    simulated(|| {
+        let timeout = Rc::new(RefCell::new(None));
+        let set = Rc::clone(&timeout);
+        let waiter = spawn(move || {
+            *set.borrow_mut() = Some(Timeout::new(MS));
+            assert!(raised_by(|| sleep(HOUR)).is::<GreenletExit>());
+            sleep(MS);
+            sleep(NOW);
+            let other = Timeout::new(MS);
+            assert!(other.is(&*raised_by(|| sleep(HOUR))));
+        });
+        let waiter = Rc::new(waiter);
+        sleep(NOW);
+        let killed = Rc::clone(&waiter);
+        // In the pass in which the timeout has just woken its greenlet.
+        hub::schedule_call_global(MS, move || {
+            timeout.borrow().as_ref().unwrap().cancel();
+            killed.kill();
+        });
+        waiter.wait();
     });
 }
