@@ -2,18 +2,21 @@
 
 mod util;
 
+use std::any::Any;
 use std::cell::RefCell;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::mem;
-use std::panic::catch_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::thread::{self, LocalKey};
 use std::time::{Duration, Instant};
 
-use stolon::green::net::TcpListener;
+use stolon::green::net::{TcpListener, TcpStream};
 use stolon::greenlet::{self, Greenlet};
+use stolon::hub::Waiter;
+use stolon::pools::Pool;
 use stolon::{sleep, spawn};
 use util::leak::{alone, guarded};
 use util::sockets::pair;
@@ -329,6 +332,49 @@ fn handles_may_be_used_and_dropped_in_late_destructors_of_the_thread() {
             let root = greenlet::current::<()>();
             Greenlet::new(|()| ()).switch(()).unwrap();
             LATE.with(|late| *late.0.borrow_mut() = Some(root));
+        })
+        .join()
+        .unwrap();
+    });
+}
+
+#[test]
+fn who_would_wait_in_a_late_destructor_is_told_and_does_not_wait() {
+    alone(|| {
+        struct Late(RefCell<Option<(TcpStream, TcpStream, Waiter, Pool<u32>)>>);
+        impl Drop for Late {
+            fn drop(&mut self) {
+                let (near, far, mut waiter, pool) = self.0.take().unwrap();
+                // It has waited before, so it is registered with the hub, which is gone.
+                let error = (&near).read(&mut [0; 4]).unwrap_err();
+                assert!(error.to_string().contains("this thread is exiting"), "{error}");
+                (&far).write_all(b"word").unwrap();
+                let text_of = |payload: Box<dyn Any + Send>| match payload.downcast::<&str>() {
+                    Ok(text) => (*text).to_owned(),
+                    Err(payload) => *payload.downcast::<String>().unwrap(),
+                };
+                let panic = catch_unwind(AssertUnwindSafe(|| waiter.wait())).unwrap_err();
+                assert!(text_of(panic).starts_with("cannot wait"));
+                assert!(waiter.waker().wake());
+                waiter.wait();
+                let lent = pool.get();
+                assert!(pool.get_timeout(HOUR).is_none());
+                let panic = catch_unwind(AssertUnwindSafe(|| pool.get())).unwrap_err();
+                assert!(text_of(panic).starts_with("cannot wait"));
+                drop(lent);
+                assert_eq!(*pool.get(), 7);
+            }
+        }
+        // Registered before the library's own, so destroyed after it.
+        thread_local!(static LATE: Late = const { Late(RefCell::new(None)) });
+        thread::spawn(|| {
+            LATE.with(|_| ());
+            let (near, far) = pair();
+            near.set_read_timeout(Some(MS)).unwrap();
+            (&near).read(&mut [0; 4]).unwrap_err();
+            LATE.with(|late| {
+                *late.0.borrow_mut() = Some((near, far, Waiter::new(), Pool::new(1, || 7)));
+            });
         })
         .join()
         .unwrap();

@@ -311,6 +311,10 @@ fn wait<'a>(
     deadline: Deadline,
     place: &mut Option<Place<'a>>,
 ) -> io::Result<bool> {
+    if registration.hub.closed.get() {
+        // The thread's greenlets may be gone, too: there is nobody to begin a wait.
+        return Err(exiting());
+    }
     let id = match place {
         Some(place) => {
             if !place.keep()? {

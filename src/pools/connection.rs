@@ -148,7 +148,7 @@ impl<M: Manager> ConnectionPool<M> {
     ///
     /// # Panics
     ///
-    /// As there.
+    /// As there; but while the thread exits it does not wait.
     pub fn get_timeout(&self, timeout: Duration) -> Result<Connection<M>, GetError<M::Error>> {
         match self.inner.stock.take(Some(timeout)) {
             Some(grant) => self.lend(grant),

@@ -74,7 +74,7 @@ impl<T: 'static> Pool<T> {
     ///
     /// # Panics
     ///
-    /// As there.
+    /// As there; but while the thread exits it does not wait.
     pub fn get_timeout(&self, timeout: Duration) -> Option<Item<T>> {
         self.inner.stock.take(Some(timeout)).map(|grant| self.lend(grant))
     }

@@ -72,8 +72,7 @@ impl<T> Stock<T> {
     }
 
     fn wait(&self, timeout: Option<Duration>) -> Option<Grant<T>> {
-        let hub =
-            hub::current().expect("cannot wait for an item of a pool: this thread is exiting");
+        let Some(hub) = hub::current() else { return in_vain(timeout) };
         let deadline = hub.deadline_after(timeout);
         let turn = self.line.stand(&hub, WaitsFor::PoolItem, deadline, |turn| {
             if let Turn::Granted(id) = turn {
@@ -85,11 +84,7 @@ impl<T> Stock<T> {
         });
         match turn {
             Turn::Granted(id) => Some(self.collect(id)),
-            Turn::Missed => {
-                let is_over = timeout.is_some();
-                assert!(is_over, "cannot wait for an item of a pool: this thread is exiting");
-                None
-            }
+            Turn::Missed => in_vain(timeout),
         }
     }
 
@@ -165,6 +160,12 @@ impl<T> Stock<T> {
     pub(super) fn first_free(&self, key: impl Fn(&T) -> Deadline) -> Option<Deadline> {
         self.free.borrow().iter().map(key).min()
     }
+}
+
+/// What a wait comes to that has missed its turn, or cannot begin as the thread is exiting.
+fn in_vain<R>(timeout: Option<Duration>) -> Option<R> {
+    assert!(timeout.is_some(), "cannot wait for an item of a pool: this thread is exiting");
+    None
 }
 
 /// Room for an item that is being made: given back if that fails.

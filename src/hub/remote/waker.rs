@@ -158,6 +158,7 @@ impl Flag {
     fn wait(&self, hub: &Rc<Hub>, post: &Post, waits_for: WaitsFor, deadline: Deadline) -> bool {
         // The hub looks at the flags in its mainloop only: not between this and the parking.
         while !self.flags.lower(self.place % FLAGS, self.number) {
+            assert!(!hub.closed.get(), "cannot wait: this thread is exiting");
             let wait = Wait::begin(hub, waits_for);
             let _waiting = Waiting::new(post, self.place, wait.id());
             match wait.park(deadline) {
