@@ -48,8 +48,11 @@ impl CappedSemaphore {
     ///
     /// # Panics
     ///
-    /// When there are more permits than the limit, or the limit is above `isize::MAX`.
+    /// When there are more permits than the limit, or the limit is above half of `isize::MAX`: each who
+    /// waits counts beside it.
     pub fn new(permits: usize, limit: usize) -> Self {
+        let is_countable = limit <= isize::MAX as usize / 2;
+        assert!(is_countable, "a semaphore with a limit has one of at most isize::MAX / 2");
         let Some(room) = limit.checked_sub(permits) else {
             panic!("a semaphore cannot have {permits} permits with a limit of {limit}");
         };

@@ -376,6 +376,21 @@ fn a_capped_semaphore_needs_a_limit_that_is_no_lower_than_its_permits() {
 }
 
 #[test]
+fn at_the_largest_limit_of_a_capped_semaphore_one_can_wait() {
+    guarded(|| {
+        let limit = isize::MAX as usize / 2;
+        assert!(catch_unwind(|| CappedSemaphore::new(0, limit + 1)).is_err());
+        let semaphore = CappedSemaphore::new(0, limit);
+        assert!(!semaphore.acquire_timeout(NOW));
+        let semaphore = CappedSemaphore::new(limit, limit);
+        assert!(!semaphore.release_timeout(NOW));
+        semaphore.acquire();
+        semaphore.release();
+        assert!(semaphore.bounded());
+    });
+}
+
+#[test]
 fn a_guard_releases_as_its_greenlet_unwinds_and_in_destructors() {
     guarded(|| {
         let semaphore = Semaphore::new(1);
