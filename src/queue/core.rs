@@ -81,7 +81,9 @@ impl<S: Store> Core<S> {
     fn store(&self, state: &mut State<S>, item: S::Item) {
         // First, as a comparison of items may panic, and the item stays in the store then.
         self.unfinished.set(self.unfinished.get() + 1);
-        state.store.push(item);
+        let stored = Stored { core: self, state };
+        stored.state.store.push(item);
+        std::mem::forget(stored);
     }
 
     /// Moves items of putters into the store, as far as there is room.
@@ -366,4 +368,16 @@ fn wake(wait: WaitId) {
 fn nobody_waits<R>(timeout: Option<Duration>, in_vain: R) -> R {
     assert!(timeout.is_some(), "cannot wait for a queue: this thread is exiting");
     in_vain
+}
+
+/// An item that is being stored. If a comparison panics, it is there all the same, for who waits.
+struct Stored<'a, S: Store> {
+    core: &'a Core<S>,
+    state: &'a mut State<S>,
+}
+
+impl<S: Store> Drop for Stored<'_, S> {
+    fn drop(&mut self) {
+        self.core.call(self.state);
+    }
 }

@@ -1,9 +1,10 @@
 //! Corner 20: getters, putters and items that end too soon.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
-use stolon::queue::{Empty, LightQueue, Queue};
+use stolon::queue::{Empty, LightQueue, PriorityQueue, Queue};
 use stolon::timeout::with_timeout;
 use stolon::{sleep, spawn};
 
@@ -161,5 +162,35 @@ fn queues_are_used_in_destructors_while_they_unwind() {
         assert!(panicked.is_err());
         sleep(NOW);
         assert!(green.is_dead());
+    });
+}
+
+#[test]
+fn an_item_whose_comparison_panics_is_there_and_reaches_who_waits() {
+    thread_local!(static PANICS: Cell<bool> = const { Cell::new(false) });
+
+    #[derive(PartialEq, Eq, PartialOrd)]
+    struct Incomparable(u32);
+
+    impl Ord for Incomparable {
+        fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+            assert!(!PANICS.get(), "a comparison");
+            self.0.cmp(&other.0)
+        }
+    }
+
+    guarded(|| {
+        let queue = PriorityQueue::<Incomparable>::new(None);
+        let getters = [(); 2].map(|()| {
+            let queue = queue.clone();
+            spawn(move || queue.get().0)
+        });
+        sleep(NOW);
+        queue.put(Incomparable(1));
+        PANICS.set(true);
+        assert!(catch_unwind(AssertUnwindSafe(|| queue.put(Incomparable(2)))).is_err());
+        PANICS.set(false);
+        assert_eq!(getters.map(|getter| getter.wait()), [1, 2]);
+        assert_eq!((queue.qsize(), queue.unfinished_tasks()), (0, 2));
     });
 }
