@@ -1,16 +1,17 @@
 //! What limits on memory do to the making of greenlets: an error that names the limit, and nothing
-//! left behind. Each limit is a child process's.
+//! left behind; and to a server, which goes on. Each limit is a child process's.
 #![allow(unsafe_code)]
 
 mod util;
 
 use std::fs;
-use std::io::{Error, ErrorKind};
+use std::io::{Error, ErrorKind, Read};
 use std::process::Output;
 use std::rc::Rc;
 use std::time::Duration;
 
 use memmap2::{MmapOptions, MmapRaw};
+use stolon::convenience::{StopServe, connect, listen, serve};
 use stolon::greenlet::Greenlet;
 use stolon::stack::{MIN_STACK_BYTES, stack_counts};
 use stolon::{greenthread, sleep};
@@ -198,4 +199,39 @@ fn a_limit_on_mappings_is_named_where_guards_split_them_and_is_none_elsewhere() 
         assert_eq!(greenlet.switch(1).unwrap(), 2);
     }
     assert_eq!(stack_counts().in_use, in_use);
+}
+
+#[test]
+fn serve_closes_a_connection_for_which_no_stack_can_be_had_and_goes_on() {
+    if is_emulated() {
+        return println!("skipped: the emulator would have no memory either");
+    }
+    if !child::is_child() {
+        let test = "serve_closes_a_connection_for_which_no_stack_can_be_had_and_goes_on";
+        return expect_success_of(&child::run(test));
+    }
+    let listener = listen("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let server = greenthread::spawn(move || serve(listener, 1000, |_, _| StopServe::raise()));
+    // Its acceptor has its stack, too.
+    sleep(Duration::ZERO);
+    let pages = fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: usize = pages.split(' ').next().unwrap().parse().unwrap();
+    set_limit(libc::RLIMIT_AS, Some(pages * 4096 + MIB));
+    let mut others = Vec::new();
+    let error = loop {
+        let hour = Duration::from_secs(3600);
+        match greenthread::Builder::new().spawn(move || sleep(hour)) {
+            Ok(other) => others.push(other),
+            Err(error) => break error,
+        }
+    };
+    println!("{} green threads, then: {error}", others.len());
+    let mut byte = [0];
+    assert_eq!(connect(addr).unwrap().read(&mut byte).unwrap(), 0);
+    others.iter().for_each(greenthread::GreenThread::kill);
+    set_limit(libc::RLIMIT_AS, None);
+    assert!(!server.is_dead());
+    assert_eq!(connect(addr).unwrap().read(&mut byte).unwrap(), 0);
+    server.join().unwrap().unwrap();
 }

@@ -125,8 +125,11 @@ where
     let acceptor = spawn({
         let end = Rc::clone(&end);
         move || {
-            let error = accept_all(&listener, concurrency, handler, &end);
-            end.come(Outcome::Failed(error));
+            let accepts = || accept_all(&listener, concurrency, handler, &end);
+            end.come(match catch_unwind(AssertUnwindSafe(accepts)) {
+                Ok(error) => Outcome::Failed(error),
+                Err(payload) => Outcome::Panicked(payload),
+            });
         }
     });
     let acceptor = Acceptor(acceptor);
@@ -182,7 +185,11 @@ where
         match listener.accept() {
             Ok((stream, peer)) => {
                 let (handler, end) = (Rc::clone(&handler), Rc::clone(end));
-                pool.spawn_n(move || handle(|| handler(stream, peer), &end));
+                let serve = move || handle(|| handler(stream, peer), &end);
+                if pool.try_spawn_n(serve).is_err() {
+                    // No stack could be had; the connection is closed.
+                    sleep(PAUSE);
+                }
             }
             Err(e) if sys::net::is_of_one_connection(&e) => {}
             Err(e) if sys::net::is_exhaustion(&e) => sleep(PAUSE),

@@ -25,6 +25,7 @@ mod slots;
 
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::rc::Rc;
 
 use crate::greenthread::{self, GreenThread};
@@ -90,11 +91,17 @@ impl GreenPool {
     ///
     /// As `spawn`.
     pub fn spawn_n(&self, f: impl FnOnce() + 'static) {
-        if self.slots.is_full() && self.slots.runs_current() {
-            return drop(GreenThread::run_here(f));
-        }
-        let task = Task { slot: Slots::take(&self.slots), f };
-        greenthread::spawn_n(move || task.run());
+        self.try_spawn_n(f).expect("no green thread could be made");
+    }
+
+    /// As [`spawn_n`](Self::spawn_n), but returns the error when no stack can be had.
+    pub(crate) fn try_spawn_n(&self, f: impl FnOnce() + 'static) -> io::Result<()> {
+        let Some(slot) = self.slot() else {
+            drop(GreenThread::run_here(f));
+            return Ok(());
+        };
+        let task = Task { slot, f };
+        greenthread::Builder::new().spawn_n(move || task.run())
     }
 
     /// Calls `f` with each of the items, in members of this pool, and returns the results in the order
