@@ -6,12 +6,14 @@ mod util;
 
 use std::fs;
 use std::io::{Error, ErrorKind, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Output;
 use std::rc::Rc;
 use std::time::Duration;
 
 use memmap2::{MmapOptions, MmapRaw};
 use stolon::convenience::{StopServe, connect, listen, serve};
+use stolon::dagpool::{DAGPool, Failure};
 use stolon::greenlet::Greenlet;
 use stolon::stack::{MIN_STACK_BYTES, stack_counts};
 use stolon::{greenthread, sleep};
@@ -201,6 +203,23 @@ fn a_limit_on_mappings_is_named_where_guards_split_them_and_is_none_elsewhere() 
     assert_eq!(stack_counts().in_use, in_use);
 }
 
+/// Spawns until no stack can be had under a limit on this process, which has one from then on.
+fn take_all_stacks() -> Vec<greenthread::GreenThread<()>> {
+    let pages = fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: usize = pages.split(' ').next().unwrap().parse().unwrap();
+    set_limit(libc::RLIMIT_AS, Some(pages * 4096 + MIB));
+    let mut others = Vec::new();
+    let error = loop {
+        let hour = Duration::from_secs(3600);
+        match greenthread::Builder::new().spawn(move || sleep(hour)) {
+            Ok(other) => others.push(other),
+            Err(error) => break error,
+        }
+    };
+    println!("{} green threads, then: {error}", others.len());
+    others
+}
+
 #[test]
 fn serve_closes_a_connection_for_which_no_stack_can_be_had_and_goes_on() {
     if is_emulated() {
@@ -215,18 +234,7 @@ fn serve_closes_a_connection_for_which_no_stack_can_be_had_and_goes_on() {
     let server = greenthread::spawn(move || serve(listener, 1000, |_, _| StopServe::raise()));
     // Its acceptor has its stack, too.
     sleep(Duration::ZERO);
-    let pages = fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: usize = pages.split(' ').next().unwrap().parse().unwrap();
-    set_limit(libc::RLIMIT_AS, Some(pages * 4096 + MIB));
-    let mut others = Vec::new();
-    let error = loop {
-        let hour = Duration::from_secs(3600);
-        match greenthread::Builder::new().spawn(move || sleep(hour)) {
-            Ok(other) => others.push(other),
-            Err(error) => break error,
-        }
-    };
-    println!("{} green threads, then: {error}", others.len());
+    let others = take_all_stacks();
     let mut byte = [0];
     assert_eq!(connect(addr).unwrap().read(&mut byte).unwrap(), 0);
     others.iter().for_each(greenthread::GreenThread::kill);
@@ -234,4 +242,29 @@ fn serve_closes_a_connection_for_which_no_stack_can_be_had_and_goes_on() {
     assert!(!server.is_dead());
     assert_eq!(connect(addr).unwrap().read(&mut byte).unwrap(), 0);
     server.join().unwrap().unwrap();
+}
+
+#[test]
+fn no_stack_for_one_task_of_a_dag_leaves_none_that_is_waited_for_in_vain() {
+    if is_emulated() {
+        return println!("skipped: the emulator would have no memory either");
+    }
+    if !child::is_child() {
+        let test = "no_stack_for_one_task_of_a_dag_leaves_none_that_is_waited_for_in_vain";
+        return expect_success_of(&child::run(test));
+    }
+    sleep(Duration::ZERO);
+    let others = take_all_stacks();
+    // There is one stack for four tasks.
+    others[0].kill();
+    let pool = DAGPool::new([]);
+    let tasks = (0..4).map(|key| (key, []));
+    let spawned =
+        catch_unwind(AssertUnwindSafe(|| pool.spawn_many(tasks, |key, _| Ok::<u32, Failure>(key))));
+    assert!(spawned.is_err());
+    others.iter().for_each(greenthread::GreenThread::kill);
+    set_limit(libc::RLIMIT_AS, None);
+    let values: Vec<_> = (0..4).map(|key| pool.wait_for(&key).is_ok()).collect();
+    assert_eq!(values, [true, false, false, false]);
+    assert_eq!(pool.running(), 0);
 }

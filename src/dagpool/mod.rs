@@ -23,8 +23,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Keys are compared, hashed and cloned while the pool is in use: those functions must neither block
-//! nor use the pool.
+//! Keys are compared, hashed, cloned and dropped while the pool is in use: those functions must neither
+//! block nor use the pool.
 
 mod error;
 mod graph;
@@ -93,7 +93,7 @@ impl<K: Key, V: Clone + 'static> DAGPool<K, V> {
     ) -> Result<(), SpawnError<K>> {
         let depends: Vec<K> = depends.into_iter().collect();
         self.graph.borrow_mut().plan(vec![(key.clone(), depends.clone())])?;
-        self.start(key, depends, f);
+        self.start(self.ending(&key), key, depends, f);
         Ok(())
     }
 
@@ -116,22 +116,30 @@ impl<K: Key, V: Clone + 'static> DAGPool<K, V> {
             depends.into_iter().map(|(key, keys)| (key, keys.into_iter().collect())).collect();
         self.graph.borrow_mut().plan(tasks.clone())?;
         let f = Rc::new(f);
-        for (key, depends) in tasks {
+        // Of all of them first: if there is no stack for one, none of the rest is waited for in vain.
+        let endings: Vec<_> = tasks.iter().map(|(key, _)| self.ending(key)).collect();
+        for (ending, (key, depends)) in endings.into_iter().zip(tasks) {
             let f = Rc::clone(&f);
-            self.start(key, depends, move |key, values| f(key, values));
+            self.start(ending, key, depends, move |key, values| f(key, values));
         }
         Ok(())
     }
 
+    /// The end of a task that is planned.
+    fn ending(&self, key: &K) -> Ending<K, V> {
+        let number = self.graph.borrow().number_of(key);
+        Ending { pool: self.clone(), key: Some(key.clone()), number }
+    }
+
     fn start<E: Into<Failure>>(
         &self,
+        ending: Ending<K, V>,
         key: K,
         depends: Vec<K>,
         f: impl FnOnce(K, Values<K, V>) -> Result<V, E> + 'static,
     ) {
-        let number = self.graph.borrow().number_of(&key);
+        let number = ending.number;
         let values = self.wait_each(depends);
-        let ending = Ending { pool: self.clone(), key: Some(key.clone()), number };
         let green = greenthread::Builder::new().spawn(move || {
             let ran = catch_unwind(AssertUnwindSafe(|| f(key, values).map_err(Into::into)));
             ending.end(match ran {
