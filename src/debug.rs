@@ -35,7 +35,8 @@ pub use crate::hub::{Blocked, set_blocking_hook, take_blocking_hook};
 /// the clock for each: some 100 ns. Who is stuck is found out by `SIGURG`, sent to its thread at the
 /// time of the report only. To do nothing is that signal's default; a system call of C code that it
 /// interrupts may return early, with `EINTR`, as it may by any signal. Where the signal is blocked, or
-/// has been given another handler since, the report says less.
+/// has been given another handler since, the report says less. In the child of a `fork` it is off until
+/// it is asked for there.
 ///
 /// ```no_run
 /// # use std::time::Duration;

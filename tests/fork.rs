@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use stolon::green::net::{TcpListener, TcpStream};
 use stolon::hub::{self, Waiter};
-use stolon::{sleep, spawn};
+use stolon::{debug, sleep, spawn};
 use util::child;
 use util::leak::guarded;
 use util::server::PATIENCE;
@@ -224,6 +224,37 @@ fn a_job_from_before_the_fork_takes_none_of_the_childs_with_it() {
             status
         });
         assert_eq!(thread.join().unwrap(), Some(0));
+    });
+}
+
+#[test]
+fn who_holds_the_childs_hub_is_reported_when_that_is_asked_for_there() {
+    // qemu's own threads do not bear it that a child of several threads starts one.
+    if util::server::is_emulated() {
+        return;
+    }
+    in_a_process("who_holds_the_childs_hub_is_reported_when_that_is_asked_for_there", || {
+        let limit = Some(10 * MS);
+        debug::hub_blocking_detection(limit).unwrap();
+        sleep(NOW);
+        assert!(fork(|| {
+            use_hub();
+            debug::hub_blocking_detection(limit).unwrap();
+            let (sender, receiver) = std::sync::mpsc::channel();
+            debug::set_blocking_hook(move |blocked| sender.send(blocked.id()).unwrap());
+            sleep(NOW);
+            let start = Instant::now();
+            let told = loop {
+                match receiver.try_recv() {
+                    Ok(told) => break told,
+                    Err(_) => assert!(start.elapsed() < PATIENCE / 2, "nobody is told"),
+                }
+            };
+            assert_eq!(told, Some(0));
+            debug::hub_blocking_detection(None).unwrap();
+            use_hub();
+        }));
+        use_hub();
     });
 }
 

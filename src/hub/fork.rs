@@ -57,6 +57,7 @@ impl Hub {
             self.poller.replace(Some(poller));
         }
         self.remote.forget();
+        self.forget_watch();
         self.forks.set(count());
         Ok(())
     }

@@ -17,6 +17,7 @@ use super::{BUDGET, Hub, ROUND_IS_OVER};
 use crate::greenlet;
 use crate::stack::Span;
 use crate::stack::sample::{self, Sample};
+use crate::sys::fork::PerProcess;
 use crate::sys::{interrupt, time};
 
 /// When nobody has the turn: the hub waits.
@@ -48,11 +49,30 @@ struct Watchdog {
     is_running: bool,
 }
 
-static WATCHDOG: Mutex<Watchdog> = Mutex::new(Watchdog { watched: Vec::new(), is_running: false });
-static CHANGED: Condvar = Condvar::new();
+/// What the watchdog shares with the hubs.
+struct Shared {
+    watchdog: Mutex<Watchdog>,
+    changed: Condvar,
+}
 
-fn lock() -> MutexGuard<'static, Watchdog> {
-    WATCHDOG.lock().unwrap_or_else(PoisonError::into_inner)
+/// The child of a fork begins anew: the watchdog's thread is not there, and may have held the lock.
+static SHARED: PerProcess<Shared> = PerProcess::new(Shared::new());
+
+impl Shared {
+    const fn new() -> Self {
+        let watchdog = Watchdog { watched: Vec::new(), is_running: false };
+        Self { watchdog: Mutex::new(watchdog), changed: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Watchdog> {
+        self.watchdog.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Watch {
@@ -72,13 +92,14 @@ impl Watch {
             thread_name: thread::current().name().map(str::to_owned),
             own_stack: Span::of_thread()?,
         };
-        let mut watchdog = lock();
+        let shared = SHARED.get();
+        let mut watchdog = shared.lock();
         if !watchdog.is_running {
             thread::Builder::new().name("stolon watchdog".into()).spawn(run)?;
             watchdog.is_running = true;
         }
         watchdog.watched.push(watched);
-        CHANGED.notify_one();
+        shared.changed.notify_one();
         Ok(watch)
     }
 
@@ -96,9 +117,10 @@ impl Watch {
 impl Drop for Watch {
     /// Waits until the watchdog is not looking at this thread: afterwards it may end.
     fn drop(&mut self) {
-        let mut watchdog = lock();
+        let shared = SHARED.get();
+        let mut watchdog = shared.lock();
         watchdog.watched.retain(|watched| !Arc::ptr_eq(&watched.began_ns, &self.began_ns));
-        CHANGED.notify_one();
+        shared.changed.notify_one();
     }
 }
 
@@ -130,7 +152,8 @@ impl Watched {
 
 /// The watchdog's thread.
 fn run() {
-    let mut watchdog = lock();
+    let shared = SHARED.get();
+    let mut watchdog = shared.lock();
     while !watchdog.watched.is_empty() {
         let now_ns = time::monotonic_ns();
         let mut next_ns = u64::MAX;
@@ -145,7 +168,7 @@ fn run() {
             next_ns = next_ns.min(look_ns);
         }
         let wait = Duration::from_nanos(next_ns.saturating_sub(now_ns).max(LEAST_NS));
-        let waited = CHANGED.wait_timeout(watchdog, wait);
+        let waited = shared.changed.wait_timeout(watchdog, wait);
         watchdog = waited.unwrap_or_else(PoisonError::into_inner).0;
     }
     watchdog.is_running = false;
@@ -178,6 +201,12 @@ impl Hub {
         self.observed.counts.turns_end(self.budget.replace(0));
         self.observed.counts.turns_begin(0);
         Ok(())
+    }
+
+    /// In the child of a fork, where there is no watchdog until somebody asks for one.
+    pub(super) fn forget_watch(&self) {
+        drop(self.observed.watch.take());
+        self.observe_or_not();
     }
 
     #[inline]

@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 
 use super::Span;
 use crate::arch::{self, Registers};
+use crate::sys::fork::PerProcess;
 use crate::sys::interrupt;
 
 /// A name is cut to so many bytes.
@@ -121,23 +122,46 @@ enum Copied {
 
 /// The one request of the process.
 struct Request {
+    /// Held by who asks.
+    asking: Mutex<()>,
     state: AtomicU32,
     question: UnsafeCell<Option<Question>>,
     answer: UnsafeCell<Option<Answer>>,
 }
 
-// SAFETY: the state says whose the cells are: the asker's, who holds `ASKING`, while it is idle or
+// SAFETY: the state says whose the cells are: the asker's, who holds `asking`, while it is idle or
 // answered, and the handler's while it is taken. While it is asked nobody touches them, and one
 // compare-exchange decides who takes it out of that.
 unsafe impl Sync for Request {}
 
-static REQUEST: Request = Request {
-    state: AtomicU32::new(IDLE),
-    question: UnsafeCell::new(None),
-    answer: UnsafeCell::new(None),
-};
+// SAFETY: what it points to is copied to while it is taken, and belongs to who asks, on whichever thread
+// the request was made.
+unsafe impl Send for Request {}
 
-static ASKING: Mutex<()> = Mutex::new(());
+/// The child of a fork begins anew: who asked is not there, and may have held `asking`.
+static REQUEST: PerProcess<Request> = PerProcess::new(Request::new());
+
+impl Request {
+    const fn new() -> Self {
+        Self {
+            asking: Mutex::new(()),
+            state: AtomicU32::new(IDLE),
+            question: UnsafeCell::new(None),
+            answer: UnsafeCell::new(None),
+        }
+    }
+
+    /// Changes the state, if it is `from`.
+    fn turn(&self, from: u32, to: u32) -> bool {
+        self.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+    }
+}
+
+impl Default for Request {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 static TELL: OnceLock<Tell> = OnceLock::new();
 
@@ -171,7 +195,8 @@ pub(crate) fn take(
     own_stack: Span,
     (value, expected): (&Arc<AtomicU64>, u64),
 ) -> io::Result<Option<Sample>> {
-    let _alone = ASKING.lock().unwrap_or_else(PoisonError::into_inner);
+    let request = REQUEST.get();
+    let _alone = request.asking.lock().unwrap_or_else(PoisonError::into_inner);
     let mut room: Vec<usize> = Vec::new();
     let mut copy_words = super::DEFAULT_SLOT_BYTES / size_of::<usize>();
     let (mut answer, mut backtrace) = (None, None);
@@ -182,7 +207,7 @@ pub(crate) fn take(
         let copy = room[MARGIN_WORDS..].as_mut_ptr();
         let value = (Arc::clone(value), expected);
         let question = Question { thread, own_stack, value, copy, copy_words };
-        match ask(question)? {
+        match ask(request, question)? {
             // It was over meanwhile, or nobody answers: what was known before is all.
             None | Some(Answer { has_changed: true, .. }) => break,
             Some(next) => answer = Some(next),
@@ -213,50 +238,45 @@ pub(crate) fn take(
 }
 
 /// Puts a question to its thread, and waits for the answer.
-fn ask(question: Question) -> io::Result<Option<Answer>> {
+fn ask(request: &Request, question: Question) -> io::Result<Option<Answer>> {
     let thread = question.thread;
-    // SAFETY: the caller holds `ASKING`, and the request is idle.
-    unsafe { (*REQUEST.question.get(), *REQUEST.answer.get()) = (Some(question), None) };
-    REQUEST.state.store(ASKED, Ordering::SeqCst);
+    // SAFETY: the caller holds `asking`, and the request is idle.
+    unsafe { (*request.question.get(), *request.answer.get()) = (Some(question), None) };
+    request.state.store(ASKED, Ordering::SeqCst);
     let mut sent = interrupt::interrupt(thread);
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let state = REQUEST.state.load(Ordering::Acquire);
+        let state = request.state.load(Ordering::Acquire);
         if state == ANSWERED {
             break;
         }
         let left = deadline.saturating_duration_since(Instant::now());
         let gives_up = sent.is_err() || left.is_zero();
         if gives_up && state == ASKED {
-            if turn(ASKED, IDLE) {
+            if request.turn(ASKED, IDLE) {
                 return std::mem::replace(&mut sent, Ok(())).map(|()| None);
             }
         } else {
             // Once it is taken the answer is a matter of microseconds.
-            interrupt::wait_while(&REQUEST.state, state, left.max(Duration::from_millis(1)));
+            interrupt::wait_while(&request.state, state, left.max(Duration::from_millis(1)));
         }
     }
     // SAFETY: answered, so it is the asker's again, by the acquiring load above.
-    let answer = unsafe { (*REQUEST.answer.get()).take() };
-    REQUEST.state.store(IDLE, Ordering::SeqCst);
+    let answer = unsafe { (*request.answer.get()).take() };
+    request.state.store(IDLE, Ordering::SeqCst);
     Ok(answer)
-}
-
-/// Changes the state of the request, if it is `from`.
-fn turn(from: u32, to: u32) -> bool {
-    REQUEST.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::Relaxed).is_ok()
 }
 
 /// Answers, if this thread was asked. Runs in a signal handler.
 fn on_interrupt(registers: &Registers) -> bool {
-    if !turn(ASKED, TAKEN) {
+    let Some(request) = REQUEST.existing().filter(|request| request.turn(ASKED, TAKEN)) else {
         return false;
-    }
+    };
     // SAFETY: taken, so the question is there, and this handler's until it changes the state.
-    let question = unsafe { &*REQUEST.question.get() };
+    let question = unsafe { &*request.question.get() };
     let Some(question) = question.as_ref().filter(|q| q.thread == interrupt::thread_id()) else {
         // Somebody else sent this signal to another thread.
-        REQUEST.state.store(ASKED, Ordering::SeqCst);
+        request.state.store(ASKED, Ordering::SeqCst);
         return false;
     };
     let mut answer = None;
@@ -264,9 +284,9 @@ fn on_interrupt(registers: &Registers) -> bool {
         tell(&mut |about| answer = Some(reply(question, about, registers)));
     }
     // SAFETY: as above, and what was there is `None`, of which nothing is dropped.
-    unsafe { REQUEST.answer.get().write(answer) };
-    REQUEST.state.store(ANSWERED, Ordering::Release);
-    interrupt::wake_waiter(&REQUEST.state);
+    unsafe { request.answer.get().write(answer) };
+    request.state.store(ANSWERED, Ordering::Release);
+    interrupt::wake_waiter(&request.state);
     true
 }
 

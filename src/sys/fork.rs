@@ -37,3 +37,35 @@ pub(crate) fn count() -> u32 {
 extern "C" fn count_one() {
     FORKS.fetch_add(1, Ordering::Relaxed);
 }
+
+/// A value of each process. A child has one of its own: its parent's belongs with threads that are not
+/// there, one of which may have been about to change it.
+///
+/// Forks have to be [watched](watch) for that.
+pub(crate) struct PerProcess<T: 'static> {
+    value: T,
+    child: OnceLock<Box<Self>>,
+}
+
+impl<T: Default> PerProcess<T> {
+    /// With the value of the first process.
+    pub(crate) const fn new(value: T) -> Self {
+        Self { value, child: OnceLock::new() }
+    }
+
+    /// This process's own, made if there is none yet.
+    pub(crate) fn get(&'static self) -> &'static T {
+        let mut process = self;
+        for _ in 0..count() {
+            process = process.child.get_or_init(|| Box::new(Self::new(T::default())));
+        }
+        &process.value
+    }
+
+    /// This process's own, if there is one. It may be asked in a signal handler.
+    pub(crate) fn existing(&'static self) -> Option<&'static T> {
+        (0..count())
+            .try_fold(self, |process, _| process.child.get().map(|child| &**child))
+            .map(|process| &process.value)
+    }
+}

@@ -5,11 +5,12 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use crate::hub::channel::{self, Receiver, Sender};
 use crate::sys;
+use crate::sys::fork::PerProcess;
 
 type Work = Box<dyn FnOnce() + Send>;
 
@@ -26,32 +27,10 @@ pub(super) fn is_worker() -> bool {
 /// and one of them may hold its lock.
 pub(super) fn current() -> &'static Pool {
     sys::fork::watch().expect("the pool's threads could not be told apart after a fork");
-    let mut process = &FIRST;
-    for _ in 0..sys::fork::count() {
-        process = process.child.get_or_init(Box::default);
-    }
-    &process.pool
+    POOL.get()
 }
 
-static FIRST: Process = Process::new();
-
-/// The pool of a process, and those of the children of its children.
-struct Process {
-    pool: Pool,
-    child: OnceLock<Box<Process>>,
-}
-
-impl Process {
-    const fn new() -> Self {
-        Self { pool: Pool::new(), child: OnceLock::new() }
-    }
-}
-
-impl Default for Process {
-    fn default() -> Self {
-        Self::new()
-    }
-}
+static POOL: PerProcess<Pool> = PerProcess::new(Pool::new());
 
 pub(super) struct Pool {
     state: Mutex<State>,
@@ -79,6 +58,12 @@ struct First {
     work: Work,
     shift: usize,
     presence: Sender<()>,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Pool {
