@@ -3,8 +3,10 @@
 use std::any::Any;
 use std::error::Error;
 use std::fmt::{self, Debug};
+use std::mem;
 use std::rc::Rc;
 
+use super::Key;
 use crate::greenlet::GreenletExit;
 
 /// What a task fails with: any error, of one's own or of what it depends on.
@@ -13,7 +15,26 @@ pub type Failure = Box<dyn Error>;
 /// Why a key has no value, mirroring eventlet's exception of this name. What a task failed with comes
 /// as the [`source`](Error::source), which may be another of these, of a key that the task depends on.
 pub struct PropagateError<K> {
-    inner: Rc<(K, Reason)>,
+    inner: Rc<Inner<K>>,
+}
+
+struct Inner<K> {
+    key: K,
+    reason: Reason,
+    /// What it was passed on from, if that is what it is.
+    origin: fn(Failure) -> Option<PropagateError<K>>,
+}
+
+impl<K> Drop for Inner<K> {
+    /// One after the other, what it failed with and so on: a chain may be longer than the stack.
+    fn drop(&mut self) {
+        let mut reason = mem::replace(&mut self.reason, Reason::Killed);
+        while let Reason::Error(failure) = reason {
+            let Some(mut next) = (self.origin)(failure) else { break };
+            let Some(inner) = Rc::get_mut(&mut next.inner) else { break };
+            reason = mem::replace(&mut inner.reason, Reason::Killed);
+        }
+    }
 }
 
 /// What ended a task without a value.
@@ -38,24 +59,27 @@ impl Reason {
             None => payload.downcast_ref::<&str>().map(|text| String::from(*text)),
         };
         // Its destructor might panic.
-        std::mem::forget(payload);
+        mem::forget(payload);
         Self::Panic(text)
     }
 }
 
-impl<K> PropagateError<K> {
+impl<K: Key> PropagateError<K> {
     pub(super) fn new(key: K, reason: Reason) -> Self {
-        Self { inner: Rc::new((key, reason)) }
+        let origin = |failure: Failure| failure.downcast().ok().map(|error| *error);
+        Self { inner: Rc::new(Inner { key, reason, origin }) }
     }
+}
 
+impl<K> PropagateError<K> {
     /// The key that has failed.
     pub fn key(&self) -> &K {
-        &self.inner.0
+        &self.inner.key
     }
 
     /// What it failed with.
     pub fn reason(&self) -> &Reason {
-        &self.inner.1
+        &self.inner.reason
     }
 }
 

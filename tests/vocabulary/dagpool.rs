@@ -238,6 +238,29 @@ fn a_failure_goes_on_through_what_depends_on_it_with_its_origin() {
 }
 
 #[test]
+fn a_failure_may_go_through_more_tasks_than_a_stack_has_room_for() {
+    guarded(|| {
+        let chain = spawn(|| {
+            let pool = DAGPool::<u32, ()>::new([]);
+            pool.post_failure(0, "first").unwrap();
+            for key in 1..5000 {
+                let depend = move |_, mut values: Values<u32, ()>| match values.next() {
+                    Some(value) => value.map(|_| ()),
+                    None => Ok(()),
+                };
+                pool.spawn(key, [key - 1], depend).unwrap();
+                sleep(NOW);
+            }
+            let last = pool.wait_for(&4999).unwrap_err();
+            drop(pool);
+            assert_eq!(*last.key(), 4999);
+            drop(last);
+        });
+        chain.wait();
+    });
+}
+
+#[test]
 fn a_panic_of_a_task_and_a_kill_from_outside_are_failures_too() {
     guarded(|| {
         let pool = empty();
