@@ -134,8 +134,15 @@ pub(crate) fn is_ready(fd: BorrowedFd<'_>, reading: bool, writing: bool) -> io::
     let reading = if reading { libc::POLLIN | libc::POLLPRI | libc::POLLRDHUP } else { 0 };
     let writing = if writing { libc::POLLOUT } else { 0 };
     let mut asked = libc::pollfd { fd: fd.as_raw_fd(), events: reading | writing, revents: 0 };
-    // SAFETY: the pointer is valid for reading and writing one `pollfd`.
-    syscall!(poll(&raw mut asked, 1, 0))?;
+    loop {
+        // SAFETY: the pointer is valid for reading and writing one `pollfd`.
+        match syscall!(poll(&raw mut asked, 1, 0)) {
+            // By a signal that came just then, though there is nothing to wait for.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+            Ok(_) => break,
+        }
+    }
     if asked.revents & libc::POLLNVAL != 0 {
         return Err(io::Error::from_raw_os_error(libc::EBADF));
     }

@@ -11,7 +11,9 @@ use stolon::poller::Interest;
 use stolon::{sleep, spawn};
 
 use super::{MS, NOW, borrowed, close, waiting, watched};
+use crate::util::child;
 use crate::util::leak::guarded;
+use crate::util::server::is_emulated;
 use crate::util::sockets::{fill, pair, pipe, reset};
 
 #[test]
@@ -196,4 +198,33 @@ fn the_end_of_one_direction_wakes_its_waiter_and_not_the_other() {
         drop(near);
         rest.wait();
     });
+}
+
+#[test]
+fn signals_do_not_interrupt_the_look_at_the_end_of_a_timeout() {
+    extern "C" fn ignore(_signal: libc::c_int) {}
+
+    // An emulator does nothing but handle signals that come so often.
+    if is_emulated() {
+        return;
+    }
+    if child::is_child() {
+        // SAFETY: the handler does nothing, and all that is passed is live.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = ignore as extern "C" fn(libc::c_int) as usize;
+            assert_eq!(libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()), 0);
+            let often = libc::timeval { tv_sec: 0, tv_usec: 20 };
+            let timer = libc::itimerval { it_interval: often, it_value: often };
+            assert_eq!(libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()), 0);
+        }
+        let (reader, _writer) = pipe();
+        for _ in 0..20_000 {
+            let error = trampoline(&reader, Interest::READABLE, Some(NOW)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::TimedOut);
+        }
+        return;
+    }
+    let output = child::run("signals_do_not_interrupt_the_look_at_the_end_of_a_timeout");
+    assert!(output.status.success(), "{}", child::text_of(&output));
 }
