@@ -14,6 +14,9 @@ use crate::clock::Deadline;
 #[derive(Debug, Default)]
 pub(crate) struct Turnstile {
     line: RefCell<Line<WaitId>>,
+    /// Those who were passed over, as their deadline has passed and they cannot be woken again. They
+    /// leave when they run.
+    late: RefCell<Line<()>>,
 }
 
 /// What a greenlet leaves a line with.
@@ -28,7 +31,7 @@ pub(crate) enum Turn {
 impl Turnstile {
     /// How many stand in line.
     pub(crate) fn len(&self) -> usize {
-        self.line.borrow().len()
+        self.line.borrow().len() + self.late.borrow().len()
     }
 
     /// Has the current greenlet stand in line until it is granted its turn, or `deadline` has passed.
@@ -64,19 +67,13 @@ impl Turnstile {
     /// Grants the first in line its turn. `None` if nobody waits.
     pub(crate) fn grant(&self, hub: &Hub) -> Option<WaitId> {
         let mut line = self.line.borrow_mut();
-        // Those whose deadline has passed cannot be woken again. They leave when they run.
-        let mut late = Vec::new();
-        let granted = loop {
-            let Some((ticket, id)) = line.take_first_with_ticket() else { break None };
+        loop {
+            let (ticket, id) = line.take_first_with_ticket()?;
             if hub.wake(id, Wake::Ready) {
-                break Some(id);
+                return Some(id);
             }
-            late.push((ticket, id));
-        };
-        for (ticket, id) in late {
-            line.join_again(ticket, id);
+            self.late.borrow_mut().join_again(ticket, ());
         }
-        granted
     }
 
     /// Grants everyone in line their turn.
@@ -87,6 +84,7 @@ impl Turnstile {
     /// Whether one was still in line.
     fn leave(&self, ticket: Ticket) -> bool {
         self.line.borrow_mut().leave(ticket).is_some()
+            || self.late.borrow_mut().leave(ticket).is_some()
     }
 }
 

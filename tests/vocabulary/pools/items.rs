@@ -2,12 +2,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use stolon::pools::{Item, Pool, PoolBuilder, TokenPool};
-use stolon::{sleep, spawn, spawn_n};
+use stolon::{hub, sleep, spawn, spawn_n};
 
 use super::{MS, NOW, panics};
-use crate::util::leak::guarded;
+use crate::util::leak::{guarded, simulated};
 
 /// A pool of numbers, 0 for the first that is made, and how many were made.
 fn numbers(max_size: usize) -> (Pool<usize>, Rc<Cell<usize>>) {
@@ -239,5 +240,34 @@ fn tokens_are_as_many_as_there_are() {
         assert!(tokens.try_get().is_none());
         drop(held);
         assert_eq!(tokens.free(), 2);
+    });
+}
+
+#[test]
+fn many_who_give_up_at_once_do_not_hold_up_who_gives_back() {
+    const MANY: usize = 6000;
+    simulated(|| {
+        let pool = Pool::new(MANY, || ());
+        let items: Vec<_> = (0..MANY).map(|_| pool.get()).collect();
+        let waiters: Vec<_> = (0..MANY)
+            .map(|_| {
+                let pool = pool.clone();
+                spawn(move || pool.get_timeout(MS).is_some())
+            })
+            .collect();
+        sleep(NOW);
+        // In the pass in which the time of all is over, and before any of them runs.
+        let (took, gives) = (Rc::new(Cell::new(None)), pool.clone());
+        let takes = Rc::clone(&took);
+        hub::schedule_call_global(MS, move || {
+            assert_eq!(gives.waiting(), MANY);
+            let start = Instant::now();
+            drop(items);
+            takes.set(Some(start.elapsed()));
+        });
+        assert_eq!(waiters.iter().filter(|waiter| waiter.wait()).count(), 0);
+        // To look at all of them for each would take 10 s, and without debug assertions 1 s.
+        assert!(took.get().unwrap() < Duration::from_millis(500), "{took:?}");
+        assert_eq!((pool.waiting(), pool.free()), (0, MANY as isize));
     });
 }
