@@ -341,7 +341,8 @@ fn handles_may_be_used_and_dropped_in_late_destructors_of_the_thread() {
 #[test]
 fn who_would_wait_in_a_late_destructor_is_told_and_does_not_wait() {
     alone(|| {
-        struct Late(RefCell<Option<(TcpStream, TcpStream, Waiter, Pool<u32>)>>);
+        type Kept = (TcpStream, TcpStream, Waiter, Pool<u32>);
+        struct Late(RefCell<Option<Kept>>);
         impl Drop for Late {
             fn drop(&mut self) {
                 let (near, far, mut waiter, pool) = self.0.take().unwrap();

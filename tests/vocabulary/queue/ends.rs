@@ -169,8 +169,14 @@ fn queues_are_used_in_destructors_while_they_unwind() {
 fn an_item_whose_comparison_panics_is_there_and_reaches_who_waits() {
     thread_local!(static PANICS: Cell<bool> = const { Cell::new(false) });
 
-    #[derive(PartialEq, Eq, PartialOrd)]
+    #[derive(PartialEq, Eq)]
     struct Incomparable(u32);
+
+    impl PartialOrd for Incomparable {
+        fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+            Some(self.cmp(other))
+        }
+    }
 
     impl Ord for Incomparable {
         fn cmp(&self, other: &Self) -> std::cmp::Ordering {
