@@ -10,5 +10,6 @@ mod fd;
 mod handle;
 mod simulated;
 mod starvation;
+mod timer_order;
 mod timers;
 mod turns;

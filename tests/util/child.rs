@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::panic::Location;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 use super::server::{PATIENCE, runner};
 
@@ -27,14 +28,30 @@ pub fn is_child() -> bool {
 #[track_caller]
 pub fn command(name: &str) -> Command {
     let name = path_of(name, Path::new(Location::caller().file()));
+    assert!(tests().lines().any(|line| line == format!("{name}: test")), "no test {name}");
+    let mut command = this_program();
+    command.args([&name, "--exact", "--nocapture", "--test-threads=1"]);
+    command.env(ROLE, "").env("RUST_BACKTRACE", "0");
+    command
+}
+
+fn this_program() -> Command {
     let program = env::current_exe().expect("the path of this test").into_os_string();
     let runner = runner().unwrap_or_default();
     let words: Vec<OsString> =
         runner.split_whitespace().map(OsString::from).chain([program]).collect();
     let mut command = Command::new(&words[0]);
-    command.args(&words[1..]).args([&name, "--exact", "--nocapture", "--test-threads=1"]);
-    command.env(ROLE, "").env("RUST_BACKTRACE", "0");
+    command.args(&words[1..]);
     command
+}
+
+/// The tests of this program: to run one that is not there would be to pass.
+fn tests() -> &'static str {
+    static TESTS: OnceLock<String> = OnceLock::new();
+    TESTS.get_or_init(|| {
+        let listed = this_program().arg("--list").output().expect("the program starts again");
+        String::from_utf8(listed.stdout).expect("names of tests")
+    })
 }
 
 /// What the test harness calls a test: in programs of several files its modules come first.

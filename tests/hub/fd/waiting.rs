@@ -12,7 +12,7 @@ use stolon::{sleep, spawn};
 
 use super::{MS, NOW, borrowed, close, waiting, watched};
 use crate::util::child;
-use crate::util::leak::guarded;
+use crate::util::leak::{alone, guarded};
 use crate::util::server::is_emulated;
 use crate::util::sockets::{fill, pair, pipe, reset};
 
@@ -225,6 +225,8 @@ fn signals_do_not_interrupt_the_look_at_the_end_of_a_timeout() {
         }
         return;
     }
-    let output = child::run("signals_do_not_interrupt_the_look_at_the_end_of_a_timeout");
-    assert!(output.status.success(), "{}", child::text_of(&output));
+    alone(|| {
+        let output = child::run("signals_do_not_interrupt_the_look_at_the_end_of_a_timeout");
+        assert!(output.status.success(), "{}", child::text_of(&output));
+    });
 }
