@@ -1,9 +1,10 @@
-//! Random programs of green threads that share a queue, a semaphore or an event. What happens, in the
+//! Random programs of green threads that share a queue, a semaphore, an event or a pool. What happens, in the
 //! order in which it does, is held against a plain model: may each of them get what it got, when it
 //! did, and does nobody wait in the end who need not? A seed decides whose turn it is, in a quarter of
 //! the programs; in the others they take turns as on a real hub.
 
 mod event;
+mod pool;
 mod queue;
 mod run;
 mod semaphore;
@@ -80,4 +81,9 @@ fn random_programs_of_semaphores_do_what_the_model_says() {
 #[test]
 fn random_programs_of_events_do_what_the_model_says() {
     check(event::make);
+}
+
+#[test]
+fn random_programs_of_pools_of_items_do_what_the_model_says() {
+    check(pool::make);
 }

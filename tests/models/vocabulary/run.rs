@@ -61,8 +61,18 @@ pub(crate) trait Model: 'static {
     fn is_interrupted(&mut self, who: usize) -> Result<(), String>;
     /// Nothing will happen any more: does nobody wait who need not?
     fn is_quiet(&self) -> Result<(), String>;
+    /// From now on `who` may be interrupted in its call, or in the next one.
+    fn may_be_interrupted(&mut self, who: usize) {
+        let _ = who;
+    }
     /// What can be seen from outside.
     fn view(&self) -> Vec<isize>;
+    /// This is seen, after each call.
+    fn sees(&mut self, seen: &[isize]) -> Result<(), String> {
+        let expected = self.view();
+        let text = || format!("{seen:?} is seen, {expected:?} was expected");
+        if seen == expected { Ok(()) } else { Err(text()) }
+    }
 }
 
 pub(crate) trait Subject<M: Model> {
@@ -153,7 +163,7 @@ impl<M: Model> Watch<M> {
         match begun {
             Begun::AtOnce(expected) => {
                 self.at_once.set(Some(who));
-                let interrupted = Interrupted { watch: self, who, waits: false };
+                let interrupted = Interrupted { watch: self, subject, who, waits: false };
                 let outcome = subject.call(call);
                 std::mem::forget(interrupted);
                 let same = outcome == expected;
@@ -162,7 +172,7 @@ impl<M: Model> Watch<M> {
                 self.at_once.set(None);
             }
             Begun::Waits => {
-                let interrupted = Interrupted { watch: self, who, waits: true };
+                let interrupted = Interrupted { watch: self, subject, who, waits: true };
                 let outcome = subject.call(call);
                 std::mem::forget(interrupted);
                 let event = format!("gets {outcome:?}");
@@ -174,10 +184,9 @@ impl<M: Model> Watch<M> {
     }
 
     fn compare(&self, who: usize, subject: &dyn Subject<M>) {
-        let [seen, expected] = [subject.view(), self.model.borrow().view()];
-        if seen != expected {
-            let text = format!("{seen:?} is seen, {expected:?} was expected");
-            self.note(who, String::from("looks"), Err(text));
+        let verdict = self.model.borrow_mut().sees(&subject.view());
+        if verdict.is_err() {
+            self.note(who, String::from("looks"), verdict);
         }
     }
 }
@@ -185,6 +194,7 @@ impl<M: Model> Watch<M> {
 /// Tells the model if a call is unwound.
 struct Interrupted<'a, M: Model> {
     watch: &'a Rc<Watch<M>>,
+    subject: &'a dyn Subject<M>,
     who: usize,
     waits: bool,
 }
@@ -197,6 +207,7 @@ impl<M: Model> Drop for Interrupted<'_, M> {
             Err(String::from("it need not wait"))
         };
         self.watch.note(self.who, String::from("is interrupted"), verdict);
+        self.watch.compare(self.who, self.subject);
     }
 }
 
@@ -255,6 +266,7 @@ fn act<M: Model>(
         match *step {
             Step::Call(call) => watch.call(subject, who, call),
             Step::Within(limit, call) => {
+                watch.model.borrow_mut().may_be_interrupted(who);
                 let _ = with_timeout(limit.duration(), || watch.call(subject, who, call));
             }
             Step::Yield => sleep(NOW),
@@ -262,6 +274,7 @@ fn act<M: Model>(
             Step::Kill(victim) => {
                 let green = greens.borrow().get(victim).cloned().flatten();
                 if let Some(green) = green {
+                    watch.model.borrow_mut().may_be_interrupted(victim);
                     green.kill();
                 }
             }
