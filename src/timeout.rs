@@ -41,6 +41,8 @@
 //! With `panic = "abort"` nothing can be raised: a timeout that expires in a wait ends the process,
 //! with a message. Use the calls that take a timeout of their own there.
 
+mod is_timeout;
+
 use std::any::Any;
 use std::cell::RefCell;
 use std::error::Error;
@@ -52,6 +54,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::hub::{Alarm, MakePayload};
+pub use is_timeout::{IsTimeout, is_timeout};
 
 /// Runs `f`, and ends it if it still waits when `duration` has passed. Mirrors eventlet's
 /// `with_timeout`; its `timeout_value` is `with_timeout(..).unwrap_or(value)`.
@@ -82,15 +85,6 @@ pub fn with_timeout<R>(
     f: impl FnOnce() -> R,
 ) -> Result<R, TimedOut> {
     Timeout::new(duration).catch(f)
-}
-
-/// Whether a panic's payload, or an error, is that of a timeout: a [`TimedOut`], or an
-/// [`io::Error`] of the kind [`TimedOut`](io::ErrorKind::TimedOut). Mirrors eventlet's `is_timeout`.
-pub fn is_timeout(payload: &dyn Any) -> bool {
-    payload.is::<TimedOut>()
-        || payload
-            .downcast_ref::<io::Error>()
-            .is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
 }
 
 /// Raises a [`TimedOut`] in the greenlet that made it, when that waits and the time has passed.

@@ -4,6 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
+use crate::timeout::IsTimeout;
+
 /// Why [`ConnectionPool::get`](super::ConnectionPool::get) has none.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -33,6 +35,16 @@ impl<E: Error + 'static> Error for GetError<E> {
         match self {
             Self::Connect(e) => Some(e),
             _ => None,
+        }
+    }
+}
+
+/// If opening one took too long, or none came back in time, or the manager's error means that.
+impl<E: IsTimeout> IsTimeout for GetError<E> {
+    fn is_timeout(&self) -> bool {
+        match self {
+            Self::Connect(e) => e.is_timeout(),
+            Self::ConnectTimeout(_) | Self::Exhausted(_) => true,
         }
     }
 }

@@ -1,13 +1,17 @@
 //! What a scope and its timeout do: TO-01 to TO-09.
 
 use std::cell::Cell;
+use std::error::Error;
+use std::fmt;
 use std::io::{self, Read};
 use std::rc::Rc;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use stolon::event::Event;
 use stolon::green::net::{TcpListener, TcpStream};
-use stolon::timeout::{AlreadyStarted, Timeout, is_timeout, with_timeout};
+use stolon::pools::GetError;
+use stolon::timeout::{AlreadyStarted, IsTimeout, TimedOut, Timeout, is_timeout, with_timeout};
 use stolon::{hub, sleep, spawn};
 
 use super::{HOUR, MS, NOW, compute, raised_by};
@@ -134,6 +138,47 @@ fn timeouts_tell_how_long_they_are() {
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert_eq!(error.to_string(), "timed out after 0.001 seconds");
         assert!(is_timeout(&error) && !is_timeout(&"timeout"));
+    });
+}
+
+#[test]
+fn errors_of_any_type_may_say_that_they_are_timeouts() {
+    #[derive(Debug)]
+    struct Wrapped(TimedOut);
+    impl fmt::Display for Wrapped {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("wrapped")
+        }
+    }
+    impl Error for Wrapped {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(&self.0)
+        }
+    }
+    fn is(error: impl IsTimeout) -> bool {
+        error.is_timeout()
+    }
+    guarded(|| {
+        let timed_out = with_timeout(MS, || sleep(HOUR)).unwrap_err();
+        assert!(is(timed_out.clone()) && is(io::Error::from(timed_out.clone())));
+        assert!(is(io::Error::from(io::ErrorKind::TimedOut)));
+        assert!(!is(io::Error::from(io::ErrorKind::WouldBlock)));
+        assert!(is(RecvTimeoutError::Timeout) && !is(RecvTimeoutError::Disconnected));
+        let connect = |kind: io::ErrorKind| GetError::Connect(io::Error::from(kind));
+        assert!(is(connect(io::ErrorKind::TimedOut)) && !is(connect(io::ErrorKind::NotFound)));
+        assert!(is(GetError::<io::Error>::Exhausted(MS)));
+        assert!(is(GetError::<io::Error>::ConnectTimeout(MS)));
+        // Behind `dyn`, and as a cause.
+        let boxed = |error: Box<dyn Error + Send + Sync>| {
+            let same = error.is_timeout();
+            let error: Box<dyn Error> = error;
+            assert_eq!(error.is_timeout(), same);
+            same
+        };
+        assert!(boxed(timed_out.clone().into()) && boxed(Wrapped(timed_out).into()));
+        assert!(boxed(io::Error::from(io::ErrorKind::TimedOut).into()));
+        assert!(boxed(RecvTimeoutError::Timeout.into()));
+        assert!(!boxed(io::Error::from(io::ErrorKind::NotFound).into()) && !boxed("late".into()));
     });
 }
 
