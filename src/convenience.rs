@@ -8,7 +8,9 @@ mod server;
 use std::io;
 
 use crate::sys;
-pub use serve::{StopServe, connect, listen, listen_reuse_port, serve};
+pub use serve::{
+    StopServe, connect, connect_from, listen, listen_reuse_port, listen_with_backlog, serve,
+};
 pub use server::{Server, ServerBuilder, Stopped, Stopper};
 
 /// Raises the process's limit on open descriptors as far as it may go by itself, and returns it:

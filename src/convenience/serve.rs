@@ -4,6 +4,7 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::Duration;
@@ -26,6 +27,23 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// As [`TcpListener::bind`].
 pub fn listen<A: ToSocketAddrs>(addr: A) -> io::Result<TcpListener> {
     TcpListener::bind(addr)
+}
+
+/// As [`listen`], with room for `backlog` connections that wait to be accepted, mirroring eventlet's
+/// `listen` with `backlog`. [`listen`] itself has room for as many as the system allows
+/// (`net.core.somaxconn`), which is the limit here, too.
+///
+/// Linux lets one more wait than that. While there is no room it answers no attempts to connect, which
+/// clients repeat until their time is over, so that a server that cannot keep up is not asked for what
+/// it will serve too late.
+///
+/// # Errors
+///
+/// As [`listen`].
+pub fn listen_with_backlog<A: ToSocketAddrs>(addr: A, backlog: u32) -> io::Result<TcpListener> {
+    let listener = listen(addr)?;
+    sys::net::set_backlog(listener.as_fd(), backlog)?;
+    Ok(listener)
 }
 
 /// As [`listen`], at a port that others may listen at, too, who have asked for it in the same way, in
@@ -57,6 +75,38 @@ pub fn listen_reuse_port<A: ToSocketAddrs>(addr: A) -> io::Result<TcpListener> {
 /// As [`TcpStream::connect`].
 pub fn connect<A: ToSocketAddrs>(addr: A) -> io::Result<TcpStream> {
     TcpStream::connect(addr)
+}
+
+/// As [`connect`], from the address `local`, mirroring eventlet's `connect` with `bind`: for a machine
+/// with several addresses, or a peer that wants to be called from a certain port. Port 0 leaves the port
+/// to the system.
+///
+/// Only addresses of the family of `local` are tried.
+///
+/// ```
+/// use stolon::convenience::{connect_from, listen};
+///
+/// let listener = listen("127.0.0.1:0")?;
+/// let stream = connect_from(listener.local_addr()?, "127.0.0.2:0".parse().unwrap())?;
+/// let (_, peer) = listener.accept()?;
+/// assert_eq!((peer, peer.ip().to_string()), (stream.local_addr()?, "127.0.0.2".to_owned()));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// [`InvalidInput`](io::ErrorKind::InvalidInput) if no address is of that family,
+/// [`AddrNotAvailable`](io::ErrorKind::AddrNotAvailable) if `local` is not one of this machine's, and
+/// [`AddrInUse`](io::ErrorKind::AddrInUse) if its port is somebody else's; else as [`connect`].
+pub fn connect_from<A: ToSocketAddrs>(addr: A, local: SocketAddr) -> io::Result<TcpStream> {
+    let mut last = None;
+    for addr in addr.to_socket_addrs()?.filter(|addr| addr.is_ipv4() == local.is_ipv4()) {
+        match TcpStream::connect_from(&addr, &local) {
+            Ok(stream) => return Ok(stream),
+            Err(e) => last = Some(e),
+        }
+    }
+    Err(last.unwrap_or_else(|| invalid("no address is of the family of the local one")))
 }
 
 /// What a handler raises to have [`serve`] return, mirroring eventlet's exception of this name.

@@ -46,14 +46,36 @@ pub(crate) fn is_in_progress(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EINTR))
 }
 
+/// Binds a socket to an address of its family.
+///
+/// # Errors
+///
+/// The kernel's.
+pub(crate) fn bind(socket: BorrowedFd<'_>, addr: &SocketAddr) -> io::Result<()> {
+    let (storage, bytes) = encode(addr);
+    // SAFETY: `storage` holds a socket address of `bytes` bytes.
+    syscall!(bind(socket.as_raw_fd(), (&raw const storage).cast(), bytes))?;
+    Ok(())
+}
+
 /// Lets as many connections wait to be accepted as the system allows (`net.core.somaxconn`).
 ///
 /// # Errors
 ///
 /// The kernel's.
 pub(crate) fn raise_backlog(listener: BorrowedFd<'_>) -> io::Result<()> {
+    set_backlog(listener, u32::MAX)
+}
+
+/// Lets `backlog` connections and one more wait to be accepted, or as many as the system allows.
+///
+/// # Errors
+///
+/// The kernel's.
+pub(crate) fn set_backlog(listener: BorrowedFd<'_>, backlog: u32) -> io::Result<()> {
+    let backlog = libc::c_int::try_from(backlog).unwrap_or(libc::c_int::MAX);
     // SAFETY: no pointers.
-    syscall!(listen(listener.as_raw_fd(), libc::c_int::MAX))?;
+    syscall!(listen(listener.as_raw_fd(), backlog))?;
     Ok(())
 }
 
@@ -71,9 +93,7 @@ pub(crate) fn listen_beside_others(addr: &SocketAddr) -> io::Result<OwnedFd> {
         // SAFETY: the kernel reads an integer of so many bytes.
         syscall!(setsockopt(fd, libc::SOL_SOCKET, option, (&raw const on).cast(), bytes))?;
     }
-    let (storage, bytes) = encode(addr);
-    // SAFETY: `storage` holds a socket address of `bytes` bytes.
-    syscall!(bind(socket.as_raw_fd(), (&raw const storage).cast(), bytes))?;
+    bind(socket.as_fd(), addr)?;
     raise_backlog(socket.as_fd())?;
     Ok(socket)
 }

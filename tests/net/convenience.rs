@@ -8,7 +8,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::util::leak::guarded;
-use stolon::convenience::{StopServe, connect, listen, listen_reuse_port, serve};
+use stolon::convenience::{
+    StopServe, connect, connect_from, listen, listen_reuse_port, listen_with_backlog, serve,
+};
 use stolon::green::net::{TcpListener, TcpStream};
 use stolon::{GreenThread, sleep, spawn};
 
@@ -137,5 +139,60 @@ fn a_port_can_be_listened_at_again_at_once_and_shared_if_that_is_asked_for() {
         assert_eq!(first.local_addr().unwrap(), second.local_addr().unwrap());
         assert_eq!(listen(addr).unwrap_err().kind(), ErrorKind::AddrInUse);
         assert_eq!(listen_reuse_port(LOCAL).unwrap_err().kind(), ErrorKind::InvalidInput);
+    });
+}
+
+// eventlet's `listen` with `backlog`.
+#[test]
+fn no_more_connections_wait_to_be_accepted_than_was_said() {
+    guarded(|| {
+        let listener = listen_with_backlog(LOCAL, 2).unwrap();
+        let addr = listener.local_addr().unwrap();
+        // Who gets no answer asks again after a second.
+        let attempt = || TcpStream::connect_timeout(&addr, Duration::from_millis(100));
+        // The kernel lets one more wait.
+        let waiting: Vec<_> = (0..3).map(|_| attempt().unwrap()).collect();
+        assert_eq!(attempt().unwrap_err().kind(), ErrorKind::TimedOut);
+        let accepted = listener.accept().unwrap();
+        let more = attempt().unwrap();
+        assert_eq!(attempt().unwrap_err().kind(), ErrorKind::TimedOut);
+        drop((waiting, accepted, more));
+    });
+}
+
+// eventlet's `connect` with `bind`.
+#[test]
+fn a_connection_comes_from_the_address_that_was_said() {
+    guarded(|| {
+        let (listener, addr) = listening();
+        let from = |text: &str| connect_from(addr, text.parse().unwrap());
+        let any_port = from("127.0.0.2:0").unwrap();
+        let local = any_port.local_addr().unwrap();
+        assert_eq!(
+            (local.ip().to_string().as_str(), listener.accept().unwrap().1),
+            ("127.0.0.2", local)
+        );
+
+        // A port that nobody has.
+        let port = listen("127.0.0.3:0").unwrap().local_addr().unwrap();
+        let stream = connect_from(addr, port).unwrap();
+        assert_eq!([stream.local_addr().unwrap(), listener.accept().unwrap().1], [port, port]);
+        assert_eq!(connect_from(addr, port).unwrap_err().kind(), ErrorKind::AddrInUse);
+        assert_eq!(from("192.0.2.1:0").unwrap_err().kind(), ErrorKind::AddrNotAvailable);
+    });
+}
+
+#[test]
+fn from_a_local_address_only_those_of_its_family_are_tried() {
+    guarded(|| {
+        let (listener, addr) = listening();
+        let refused = { listening().1 };
+        let other: SocketAddr = "[::1]:1".parse().unwrap();
+        let local = "127.0.0.2:0".parse().unwrap();
+        let stream = connect_from(&[other, refused, addr][..], local).unwrap();
+        assert_eq!(listener.accept().unwrap().1, stream.local_addr().unwrap());
+        let kind = |addrs: &[SocketAddr]| connect_from(addrs, local).unwrap_err().kind();
+        assert_eq!(kind(&[refused, other]), ErrorKind::ConnectionRefused);
+        assert_eq!([kind(&[other]), kind(&[])], [ErrorKind::InvalidInput; 2]);
     });
 }

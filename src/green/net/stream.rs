@@ -45,7 +45,17 @@ impl TcpStream {
     }
 
     fn connect_until(addr: &SocketAddr, deadline: Deadline) -> io::Result<Self> {
+        Self::connect_socket(sys::net::tcp_socket(addr)?, addr, deadline)
+    }
+
+    /// Connects from the address `local`, to one of the same family.
+    pub(crate) fn connect_from(addr: &SocketAddr, local: &SocketAddr) -> io::Result<Self> {
         let socket = sys::net::tcp_socket(addr)?;
+        sys::net::bind(socket.as_fd(), local)?;
+        Self::connect_socket(socket, addr, Deadline::NEVER)
+    }
+
+    fn connect_socket(socket: OwnedFd, addr: &SocketAddr, deadline: Deadline) -> io::Result<Self> {
         let started = sys::net::connect(socket.as_fd(), addr);
         let stream = Self::from_nonblocking(socket.into());
         match started {
