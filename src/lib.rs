@@ -66,6 +66,7 @@ pub mod corolocal;
 pub mod timeout;
 pub mod event;
 pub mod semaphore;
+pub mod coros;
 pub mod queue;
 pub mod greenthread;
 pub mod greenpool;

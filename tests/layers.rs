@@ -21,6 +21,7 @@ const MODULES: &[(usize, &str, &[&str])] = &[
     (6, "timeout", &[]),
     (6, "event", &[]),
     (6, "semaphore", &[]),
+    (6, "coros", &[]),
     (6, "queue", &[]),
     (6, "greenthread", &[]),
     (6, "greenpool", &[]),

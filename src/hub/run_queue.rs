@@ -110,6 +110,8 @@ pub(crate) enum WaitsFor {
     PoolItem,
     /// A value of a `DAGPool`.
     Value,
+    /// All members of a `WaitGroup` to be done.
+    Members,
 }
 
 impl fmt::Display for WaitsFor {
@@ -135,6 +137,7 @@ impl fmt::Display for WaitsFor {
             Self::Pool => write!(f, "a pool's green threads to end"),
             Self::PoolItem => write!(f, "an item of a pool"),
             Self::Value => write!(f, "a value of a DAGPool"),
+            Self::Members => write!(f, "the members of a group to be done"),
         }
     }
 }

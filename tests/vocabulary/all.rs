@@ -10,6 +10,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use crate::util::leak::guarded;
+use stolon::coros::WaitGroup;
 use stolon::dagpool::DAGPool;
 use stolon::event::Event;
 use stolon::hub;
@@ -57,6 +58,8 @@ fn all_that_blocks() -> Vec<Blocking> {
     full.put(1);
     let unfinished = full.clone();
     let capped = CappedSemaphore::new(1, 1);
+    let group = WaitGroup::new();
+    group.inc(1);
     vec![
         ("an event to be sent", Box::new(|| Event::new().wait())),
         ("a permit of a semaphore", Box::new(|| Semaphore::new(0).acquire())),
@@ -70,6 +73,7 @@ fn all_that_blocks() -> Vec<Blocking> {
         ("room in a queue", Box::new(move || full.put(2))),
         ("room in a queue", Box::new(|| LifoQueue::new(0).put(2))),
         ("the items of a queue to be done", Box::new(move || unfinished.join())),
+        ("the members of a group to be done", Box::new(move || group.wait())),
     ]
 }
 

@@ -4,6 +4,7 @@
 mod util;
 
 mod all;
+mod coros;
 mod dagpool;
 mod event;
 mod greenpool;
