@@ -37,7 +37,7 @@ impl Asker {
     fn may_have(&self, outcome: Outcome) -> Result<Option<Lent>, String> {
         let may = match outcome {
             Outcome::Failed if self.makes.fails => return Ok(None),
-            Outcome::Got(lent) if !self.uses && !(lent.1 && self.makes.fails) => Some(lent),
+            Outcome::Got(lent) if !(self.uses || lent.1 && self.makes.fails) => Some(lent),
             Outcome::Used(lent) if self.uses && !(lent.1 && self.makes.fails) => Some(lent),
             _ => None,
         };
