@@ -79,7 +79,7 @@
 //!
 //! prints the port, and counts what it is sent.
 //!
-//! A round runs each contender once, for some 30 ms; the figure is the median over all rounds, the
+//! Each figure has a process of its own. A round runs each contender once, for some 30 ms; the figure is the median over all rounds, the
 //! ratio that of medians, and *noise* the middle half of the rounds as a part of the median. The
 //! process is pinned to one core, except for may's worker, and memory is measured in processes of
 //! its own.
@@ -100,10 +100,11 @@ mod timer;
 mod vocabulary;
 mod wake;
 
-use std::process::ExitCode;
+use std::io::{self, BufRead, BufReader};
+use std::process::{Command, ExitCode, Stdio};
 
 use figure::Figure;
-use report::Report;
+use report::{Form, Report};
 
 /// What runs when no figure is named.
 const ALL: [&str; 32] = [
@@ -158,19 +159,54 @@ fn main() -> ExitCode {
             _ => fail("--serve NAME CORE"),
         };
     }
-    let json = names.iter().any(|name| name == "--json");
-    names.retain(|name| name != "--json");
+    if let [flag, name] = &names[..] {
+        if let Some(form) = form_of(flag) {
+            return match Figure::parse(name) {
+                Some(figure) => run::alone(figure, &mut Report::new(form)),
+                None => fail(&format!("no figure {name}")),
+            };
+        }
+    }
+    let is_json = |name: &String| name == "--json";
+    let form = if names.iter().any(is_json) { Form::Json } else { Form::Table };
+    names.retain(|name| !is_json(name));
     if names.is_empty() {
         names = ALL.map(String::from).to_vec();
     }
-    let Some(figures) = names.iter().map(|name| Figure::parse(name)).collect::<Option<Vec<_>>>()
-    else {
+    if !names.iter().all(|name| Figure::parse(name).is_some()) {
         return fail(&format!("[--json] [FIGURE...], of these, or with other numbers: {ALL:?}"));
-    };
-    let mut report = Report::new(json);
-    run::all(&figures, &mut report);
+    }
+    let mut report = Report::new(form);
+    for name in &names {
+        if let Err(e) = in_a_process_of_its_own(name, &mut report) {
+            return fail(&format!("{name}: {e}"));
+        }
+    }
     report.finish();
     ExitCode::SUCCESS
+}
+
+/// What the flag of a process that runs one figure stands for.
+fn form_of(flag: &str) -> Option<Form> {
+    match flag {
+        "--part" => Some(Form::Part),
+        "--part-json" => Some(Form::Json),
+        _ => None,
+    }
+}
+
+/// Runs a figure where no other has been: what one leaves behind, as memory that is no longer in
+/// order, would slow down the next.
+fn in_a_process_of_its_own(name: &str, report: &mut Report) -> io::Result<()> {
+    let flag = if report.is_json() { "--part-json" } else { "--part" };
+    let mut command = Command::new(std::env::current_exe()?);
+    let mut process = command.args([flag, name]).stdout(Stdio::piped()).spawn()?;
+    let printed = process.stdout.take().expect("it is piped");
+    for line in BufReader::new(printed).lines() {
+        report.include(&line?);
+    }
+    let status = process.wait()?;
+    if status.success() { Ok(()) } else { Err(io::Error::other(status.to_string())) }
 }
 
 fn fail(text: &str) -> ExitCode {

@@ -85,12 +85,26 @@ fn number(value: f64) -> String {
     }
 }
 
-/// What is printed: rows as they come, and last what was skipped.
+/// How a report is printed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A table as in Markdown, and last what was skipped.
+    Table,
+    /// A line of JSON for each row.
+    Json,
+    /// What [`Report::include`] reads: rows of the table, and what was skipped as it comes.
+    Part,
+}
+
+/// What is printed.
 pub struct Report {
-    json: bool,
+    form: Form,
     begun: bool,
     notes: Vec<Note>,
 }
+
+/// Begins the line of a part that tells of somebody who was skipped.
+const SKIPPED: &str = "skipped";
 
 /// Who was not measured in which figures, and why.
 struct Note {
@@ -99,16 +113,30 @@ struct Note {
     why: String,
 }
 
+impl Note {
+    fn is_of(&self, what: &str, who: &str, why: &str) -> bool {
+        self.who == who && self.why == why && self.what.iter().any(|one| one == what)
+    }
+}
+
 impl Report {
-    pub fn new(json: bool) -> Self {
-        Self { json, begun: false, notes: Vec::new() }
+    pub fn new(form: Form) -> Self {
+        Self { form, begun: false, notes: Vec::new() }
+    }
+
+    pub fn is_json(&self) -> bool {
+        self.form == Form::Json
     }
 
     pub fn row(&mut self, row: &Row) {
-        if self.json {
-            println!("{}", row.json());
-            return;
+        match self.form {
+            Form::Table => self.table_row(&row.markdown()),
+            Form::Json => println!("{}", row.json()),
+            Form::Part => println!("{}", row.markdown()),
         }
+    }
+
+    fn table_row(&mut self, row: &str) {
         if !self.begun {
             println!(
                 "| figure | stolon's | ours | peer | theirs | ratio | target | unit | noise |"
@@ -116,13 +144,27 @@ impl Report {
             println!("|---|---|---|---|---|---|---|---|---|");
             self.begun = true;
         }
-        println!("{}", row.markdown());
+        println!("{row}");
+    }
+
+    /// Takes over a line of another process's report of a part.
+    pub fn include(&mut self, line: &str) {
+        match line.split('\t').collect::<Vec<_>>()[..] {
+            [SKIPPED, what, who, why] => self.skipped(what, who, why),
+            _ if self.form == Form::Table => self.table_row(line),
+            _ => println!("{line}"),
+        }
     }
 
     /// Somebody was not measured.
     pub fn skipped(&mut self, what: &str, who: &str, why: &str) {
-        if self.json {
-            eprintln!("{what}: {who} skipped: {why}");
+        match self.form {
+            Form::Table => {}
+            Form::Json => return eprintln!("{what}: {who} skipped: {why}"),
+            Form::Part => return println!("{SKIPPED}\t{what}\t{who}\t{why}"),
+        }
+        if self.notes.iter().any(|note| note.is_of(what, who, why)) {
+            return;
         }
         let same = |note: &&mut Note| note.who == who && note.why == why;
         match self.notes.iter_mut().find(same) {
@@ -136,9 +178,6 @@ impl Report {
     }
 
     pub fn finish(&self) {
-        if self.json {
-            return;
-        }
         if !self.notes.is_empty() {
             println!("\nSkipped:\n");
         }

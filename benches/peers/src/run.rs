@@ -1,4 +1,6 @@
-//! Runs figures, one after the other, with all who take part.
+//! Runs a figure, with all who take part.
+
+use std::process::ExitCode;
 
 use crate::echo;
 use crate::figure::{Figure, Ours};
@@ -20,7 +22,8 @@ const OVERSHOOT_NS: f64 = 45_000.0;
 /// The load takes part in what is measured here, and much else may: more rounds than elsewhere.
 const ECHO_ROUNDS: usize = 3 * ROUNDS;
 
-pub fn all(figures: &[Figure], report: &mut Report) {
+/// Runs a figure, in a process that has run no other.
+pub fn alone(figure: Figure, report: &mut Report) -> ExitCode {
     let mut externals = Vec::new();
     for external in External::all() {
         match external {
@@ -28,19 +31,18 @@ pub fn all(figures: &[Figure], report: &mut Report) {
             Err((name, reason)) => report.skipped("all", name, &reason),
         }
     }
-    if figures.iter().any(|figure| !matches!(figure, Figure::Parked(_) | Figure::TimerBytes(_))) {
+    if !matches!(figure, Figure::Parked(_) | Figure::TimerBytes(_)) {
         peers::may::start();
         measure::pin();
     }
-    for &figure in figures {
-        eprintln!("{figure} ...");
-        match figure {
-            Figure::Parked(count) => memory(count, &externals, report),
-            Figure::TimerBytes(count) => timer_memory(count, report),
-            Figure::Echo(count) => echoes(count, report),
-            _ => duration(figure, &externals, report),
-        }
+    eprintln!("{figure} ...");
+    match figure {
+        Figure::Parked(count) => memory(count, &externals, report),
+        Figure::TimerBytes(count) => timer_memory(count, report),
+        Figure::Echo(count) => echoes(count, report),
+        _ => duration(figure, &externals, report),
     }
+    ExitCode::SUCCESS
 }
 
 /// Somebody who takes part in a figure: a peer, or stolon in one of its forms.
