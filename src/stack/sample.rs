@@ -372,24 +372,26 @@ fn unwind(
 }
 
 /// Whether any word looks like the address of code with a signature above it.
+///
+/// The signature lies between the bits of addresses and bit 55, which says whose half of them it is.
+/// Above that is the tag, and a return address has none.
 fn has_signed_address(words: &[usize]) -> bool {
-    const ADDRESS: usize = (1 << 48) - 1;
     let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return true };
-    let code: Vec<_> = maps
-        .lines()
-        .filter(|line| line.contains("r-xp"))
-        .filter_map(|line| line.split(' ').next()?.split_once('-'))
-        .filter_map(|(start, end)| {
-            let parse = |text| usize::from_str_radix(text, 16).ok();
-            Some(parse(start)?..parse(end)?)
-        })
-        .collect();
-    // An instruction lies at a multiple of four, and a signature spares the bit that says whose half
-    // of the addresses it is. What is left of other values may still look so: then there is no
-    // backtrace.
+    let range = |line: &str| {
+        let (start, end) = line.split(' ').next()?.split_once('-')?;
+        let parse = |text| usize::from_str_radix(text, 16).ok();
+        Some(parse(start)?..parse(end)?)
+    };
+    let code: Vec<_> =
+        maps.lines().filter(|line| line.contains("r-xp")).filter_map(range).collect();
+    // Kernels have 39 bits or more for addresses, and all that one has are used for the stack.
+    let highest = maps.lines().filter_map(range).map(|range| range.end).max().unwrap_or(0);
+    let address_bits = (usize::BITS - highest.leading_zeros()).clamp(39, 48);
+    // An instruction lies at a multiple of four. What is left of other values may still look so: then
+    // there is no backtrace.
     words.iter().any(|word| {
-        let address = word & ADDRESS;
-        let may_be_signed = *word > ADDRESS && address % 4 == 0 && word & (1 << 55) == 0;
+        let address = word & ((1 << address_bits) - 1);
+        let may_be_signed = *word != address && word >> 55 == 0 && address % 4 == 0;
         may_be_signed && code.iter().any(|range| range.contains(&address))
     })
 }
