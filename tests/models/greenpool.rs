@@ -387,7 +387,7 @@ fn agrees(program: Program) -> TestResult {
 
 #[test]
 fn random_programs_of_a_pool_do_what_the_model_says() {
-    let (mut check, seed) = crate::quickcheck(usize::from(u8::MAX));
+    let (mut check, seed) = crate::quickcheck(usize::from(u8::MAX), crate::EMULATED_PROGRAMS);
     // One hub for all that run in order: to make one takes longer than most programs.
     let check_all = move || check.quickcheck(agrees as fn(Program) -> TestResult);
     hub::simulated(seed).in_order().run(check_all);

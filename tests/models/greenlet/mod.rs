@@ -54,6 +54,6 @@ fn random_programs_do_what_the_model_says() {
             report(info);
         }
     }));
-    let (mut check, _) = crate::quickcheck(usize::from(u8::MAX));
+    let (mut check, _) = crate::quickcheck(usize::from(u8::MAX), crate::PROGRAMS);
     check.quickcheck(agrees as fn(Program) -> TestResult);
 }

@@ -22,7 +22,7 @@ type Make<M> = fn(u64) -> (Rc<dyn Subject<M>>, M);
 
 /// Runs each program on a simulated hub, with a subject and a model that are made for its seed.
 fn check<M: Model>(make: Make<M>) {
-    let (mut check, seed) = crate::quickcheck(60);
+    let (mut check, seed) = crate::quickcheck(60, crate::EMULATED_PROGRAMS);
     let agrees = move |program: Program<M::Call>| {
         let run = || {
             let (subject, model) = make(program.seed);
