@@ -19,21 +19,13 @@ use stolon::hub::Waiter;
 use stolon::pools::Pool;
 use stolon::{sleep, spawn};
 use util::leak::{alone, guarded};
+use util::on_drop::OnDrop;
 use util::sockets::pair;
 use util::{child, server};
 
 const NOW: Duration = Duration::ZERO;
 const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
-
-/// Calls a function when it is dropped.
-struct OnDrop<F: FnMut()>(F);
-
-impl<F: FnMut()> Drop for OnDrop<F> {
-    fn drop(&mut self) {
-        (self.0)();
-    }
-}
 
 /// Runs `body` on an OS thread that ends afterwards, and returns what was sent meanwhile.
 ///

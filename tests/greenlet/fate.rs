@@ -11,18 +11,10 @@ use std::thread;
 
 use crate::util::child::{self, text_of};
 use crate::util::crash::{complaint, crash};
+use crate::util::on_drop::OnDrop;
 use crate::util::server::is_emulated;
 use stolon::greenlet::{self, Greenlet, GreenletExit, SwitchError};
 use stolon::stack::{MIN_STACK_BYTES, stack_counts};
-
-/// Calls a function when it is dropped.
-struct OnDrop<F: FnMut()>(F);
-
-impl<F: FnMut()> Drop for OnDrop<F> {
-    fn drop(&mut self) {
-        (self.0)();
-    }
-}
 
 /// A greenlet that has switched here once, and calls `f` in a destructor when it unwinds.
 fn calling_on_unwind(f: impl FnMut() + 'static) -> Greenlet {

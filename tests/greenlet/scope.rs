@@ -8,20 +8,12 @@ use std::thread;
 use std::time::Duration;
 
 use crate::util::crash::{complaint, crash};
+use crate::util::on_drop::OnDrop;
 use stolon::greenlet::{self, Greenlet, GreenletExit, SwitchError};
 use stolon::stack::stack_counts;
 use stolon::{sleep, spawn};
 
 const MS: Duration = Duration::from_millis(1);
-
-/// Calls a function when it is dropped.
-struct OnDrop<F: FnMut()>(F);
-
-impl<F: FnMut()> Drop for OnDrop<F> {
-    fn drop(&mut self) {
-        (self.0)();
-    }
-}
 
 fn payload_of<R>(f: impl FnOnce() -> R) -> i32 {
     let payload = catch_unwind(AssertUnwindSafe(|| drop(f()))).unwrap_err();

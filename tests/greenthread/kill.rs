@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::util::leak::guarded;
+use crate::util::on_drop::OnDrop;
 use stolon::greenlet::{Greenlet, GreenletExit};
 use stolon::{GreenThread, sleep, spawn};
 
@@ -14,15 +15,6 @@ const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
 type Log = Rc<RefCell<Vec<&'static str>>>;
-
-/// Calls a function when it is dropped.
-struct OnDrop<F: FnMut()>(F);
-
-impl<F: FnMut()> Drop for OnDrop<F> {
-    fn drop(&mut self) {
-        (self.0)();
-    }
-}
 
 /// Notes `what` when it is dropped.
 fn noted(log: &Log, what: &'static str) -> OnDrop<impl FnMut() + use<>> {

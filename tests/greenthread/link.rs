@@ -1,11 +1,12 @@
 //! What happens around the end of a green thread: links, kills with a payload, what nobody waits for.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, OnceCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::Log;
 use crate::util::leak::guarded;
 use stolon::greenlet::GreenletExit;
 use stolon::greenthread::{Builder, getcurrent, kill, set_unhandled_hook};
@@ -14,21 +15,6 @@ use stolon::{GreenThread, sleep, spawn, spawn_n};
 const NOW: Duration = Duration::ZERO;
 const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
-
-/// What happened, in order.
-#[derive(Clone, Default)]
-struct Log(Rc<RefCell<Vec<String>>>);
-
-impl Log {
-    fn note(&self, what: impl Into<String>) {
-        self.0.borrow_mut().push(what.into());
-    }
-
-    /// All that was noted since the last call.
-    fn take(&self) -> String {
-        self.0.take().join(" ")
-    }
-}
 
 /// Notes when it is dropped.
 struct Noted(Log, &'static str);

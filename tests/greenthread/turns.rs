@@ -1,11 +1,12 @@
 //! Green threads that nobody kills: when they run, what waiting for them gives, how long they
 //! sleep.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::Log;
 use crate::util::leak::guarded;
 use stolon::greenthread::Builder;
 use stolon::stack::stack_counts;
@@ -13,21 +14,6 @@ use stolon::{GreenThread, sleep, spawn, spawn_n};
 
 const NOW: Duration = Duration::ZERO;
 const MS: Duration = Duration::from_millis(1);
-
-/// What happened, in order.
-#[derive(Clone, Default)]
-struct Log(Rc<RefCell<Vec<String>>>);
-
-impl Log {
-    fn note(&self, what: impl Into<String>) {
-        self.0.borrow_mut().push(what.into());
-    }
-
-    /// All that was noted since the last call.
-    fn take(&self) -> String {
-        self.0.take().join(" ")
-    }
-}
 
 /// The text of the panic that waiting ends with.
 fn panic_of<R: Clone + 'static>(green: &GreenThread<R>) -> String {

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::util::leak::{guarded, simulated};
+use crate::util::on_drop::OnDrop;
 use stolon::green::net::MemoryStream;
 use stolon::greenlet::{self, Greenlet, GreenletExit};
 use stolon::hub::{self, schedule_call_global, schedule_call_local};
@@ -54,15 +55,6 @@ fn message(payload: &(dyn Any + Send)) -> &str {
     payload
         .downcast_ref::<String>()
         .map_or_else(|| payload.downcast_ref::<&str>().expect("a text"), String::as_str)
-}
-
-/// Calls a function when it is dropped.
-struct OnDrop<F: FnMut()>(F);
-
-impl<F: FnMut()> Drop for OnDrop<F> {
-    fn drop(&mut self) {
-        (self.0)();
-    }
 }
 
 // Panics.

@@ -4,6 +4,7 @@
 pub mod child;
 pub mod crash;
 pub mod leak;
+pub mod on_drop;
 pub mod planted;
 pub mod server;
 pub mod sockets;

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::util::leak::guarded;
+use crate::util::on_drop::OnDrop;
 use stolon::event::{AlreadySent, Event, NotSent};
 use stolon::greenlet::GreenletExit;
 use stolon::{sleep, spawn};
@@ -19,15 +20,6 @@ fn raised_by<R>(f: impl FnOnce() -> R) -> Box<dyn Any + Send> {
     match catch_unwind(AssertUnwindSafe(f)) {
         Ok(_) => panic!("nothing was raised"),
         Err(payload) => payload,
-    }
-}
-
-/// Calls a function when it is dropped.
-struct OnDrop<F: FnMut()>(F);
-
-impl<F: FnMut()> Drop for OnDrop<F> {
-    fn drop(&mut self) {
-        (self.0)();
     }
 }
 

@@ -6,8 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::util::leak::guarded;
-use stolon::hub;
+use crate::util::leak::{guarded, simulated};
+use crate::util::on_drop::OnDrop;
 use stolon::semaphore::{BoundedSemaphore, CappedSemaphore, ReleasedTooOften, Semaphore};
 use stolon::{GreenThread, sleep, spawn};
 
@@ -16,20 +16,6 @@ const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
 type Log<T> = Rc<RefCell<Vec<T>>>;
-
-/// As [`guarded`], on a simulated hub, as it is about time.
-fn simulated(body: impl FnOnce() + Send + 'static) {
-    guarded(|| hub::simulated(1).in_order().run(body));
-}
-
-/// Calls a function when it is dropped.
-struct OnDrop<F: FnMut()>(F);
-
-impl<F: FnMut()> Drop for OnDrop<F> {
-    fn drop(&mut self) {
-        (self.0)();
-    }
-}
 
 /// Green threads that acquire and then note their numbers, and wait for it.
 fn acquirers(semaphore: &Semaphore, count: usize, log: &Log<usize>) -> Vec<GreenThread<()>> {

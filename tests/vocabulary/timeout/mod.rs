@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use stolon::event::Event;
 use stolon::greenlet::{self, Greenlet};
 use stolon::timeout::{TimedOut, Timeout, with_timeout};
-use stolon::{hub, sleep, spawn};
+use stolon::{sleep, spawn};
 
 use crate::util::leak::guarded;
 
@@ -32,20 +32,6 @@ fn raised_by<R>(f: impl FnOnce() -> R) -> Payload {
 fn compute(duration: Duration) {
     let start = Instant::now();
     while start.elapsed() < duration {}
-}
-
-/// As [`guarded`], on a simulated hub, as it is about time.
-fn simulated(body: impl FnOnce() + Send + 'static) {
-    guarded(|| hub::simulated(1).in_order().run(body));
-}
-
-/// Calls a function when it is dropped.
-struct OnDrop<F: FnMut()>(F);
-
-impl<F: FnMut()> Drop for OnDrop<F> {
-    fn drop(&mut self) {
-        (self.0)();
-    }
 }
 
 #[test]

@@ -8,8 +8,9 @@ use stolon::semaphore::Semaphore;
 use stolon::timeout::{Timeout, with_timeout};
 use stolon::{hub, sleep, spawn};
 
-use super::{HOUR, MS, NOW, OnDrop, compute, raised_by, simulated};
-use crate::util::leak::guarded;
+use super::{HOUR, MS, NOW, compute, raised_by};
+use crate::util::leak::{guarded, simulated};
+use crate::util::on_drop::OnDrop;
 
 #[test]
 fn of_those_that_have_expired_the_earliest_is_raised_and_then_the_next() {

@@ -10,8 +10,9 @@ use stolon::semaphore::Semaphore;
 use stolon::timeout::{Timeout, with_timeout};
 use stolon::{hub, sleep, spawn};
 
-use super::{HOUR, MS, NOW, OnDrop, raised_by, simulated};
-use crate::util::leak::guarded;
+use super::{HOUR, MS, NOW, raised_by};
+use crate::util::leak::{guarded, simulated};
+use crate::util::on_drop::OnDrop;
 
 #[test]
 fn a_kill_goes_through_timeouts_and_cancels_them() {
