@@ -16,7 +16,7 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
-use std::mem;
+use std::mem::{self, ManuallyDrop};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::thread;
 use std::time::Duration;
@@ -131,6 +131,7 @@ impl Builder {
         let hub = hub::try_current()?;
         let (greenlet, shared) = self.greenlet.build_with(
             hub.mainloop_as_parent()?,
+            hub::NextOne,
             || const { Shared::new() },
             |shared| {
                 let ending = Ending::new(shared);
@@ -154,10 +155,12 @@ impl Builder {
     #[track_caller]
     pub fn spawn_n(self, f: impl FnOnce() + 'static) -> io::Result<()> {
         let hub = hub::try_current()?;
-        let greenlet = self.greenlet.build_child(hub.mainloop_as_parent()?, |_| {
+        let run = |_| {
             unhandled::run(f);
             Wake::Ended
-        })?;
+        };
+        let parent = hub.mainloop_as_parent()?;
+        let greenlet = self.greenlet.build_child(parent, hub::NextOne, run)?;
         greenlet.hold_itself();
         hub.start(greenlet);
         Ok(())
@@ -260,13 +263,36 @@ impl<R: 'static> fmt::Debug for GreenThread<R> {
 struct Shared<R: 'static> {
     end: End,
     /// When it has ended, until the result is moved out.
-    outcome: RefCell<Option<Result<R, Failure>>>,
-    rare: Rare<R>,
+    outcome: ManuallyDrop<RefCell<Option<Result<R, Failure>>>>,
+    rare: ManuallyDrop<Rare<R>>,
+}
+
+impl<R: 'static> Drop for Shared<R> {
+    /// Mostly nothing is left to be dropped.
+    #[inline(always)]
+    fn drop(&mut self) {
+        let is_to_drop = match self.outcome.get_mut() {
+            None => false,
+            Some(Ok(_)) => mem::needs_drop::<R>(),
+            Some(Err(_)) => true,
+        };
+        if is_to_drop || !self.rare.is_none() {
+            self.drop_rest();
+        }
+    }
 }
 
 impl<R: 'static> Shared<R> {
     const fn new() -> Self {
-        Self { end: End::new(), outcome: RefCell::new(None), rare: Rare::new() }
+        let outcome = ManuallyDrop::new(RefCell::new(None));
+        Self { end: End::new(), outcome, rare: ManuallyDrop::new(Rare::new()) }
+    }
+
+    #[inline(never)]
+    fn drop_rest(&self) {
+        // Dropped even if the drop of the result panics.
+        let _rare = self.rare.take();
+        drop(self.outcome.take());
     }
 
     /// Notes what it has ended with, once.
@@ -301,7 +327,7 @@ impl<R: 'static> Shared<R> {
 
 /// Sees to it that a green thread that never runs ends all the same.
 struct Ending<R: 'static> {
-    /// None when it has ended.
+    /// None when it runs.
     shared: Option<Attachment<Shared<R>>>,
 }
 
@@ -314,14 +340,13 @@ impl<R: 'static> Ending<R> {
     /// Runs `f`, and ends with what that comes to.
     #[inline(always)]
     fn run(mut self, f: impl FnOnce() -> R) {
-        let Some(shared) = &self.shared else { return };
+        let Some(shared) = self.shared.take() else { return };
         // The result goes to its place at once, and not through `catch_unwind`: to copy what was just
         // written in parts stalls the processor.
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| shared.put(Ok(f())))) {
             shared.put(Err(Failure::new(payload)));
         }
-        Shared::end(shared);
-        drop(self.shared.take());
+        Shared::end(&shared);
     }
 }
 

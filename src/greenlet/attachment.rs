@@ -104,7 +104,7 @@ impl<A: 'static> Attachment<A> {
     /// # Safety
     ///
     /// No attachment uses the content any more.
-    #[inline(never)]
+    #[inline]
     unsafe fn drop_content(&self) {
         let content = self.content();
         // SAFETY: `new` wrote it, and it is used no more. The block is held until it has been dropped,

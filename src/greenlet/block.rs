@@ -16,6 +16,7 @@ use std::any::TypeId;
 use std::cell::{Cell, UnsafeCell};
 use std::fmt;
 use std::io;
+use std::mem::forget;
 use std::panic::Location;
 use std::ptr;
 use std::rc::Rc;
@@ -137,7 +138,7 @@ impl Block {
         if let Some(name) = name {
             self.name.set(Some(Box::new(name)));
         }
-        self.parent.set(parent);
+        fill(&self.parent, parent);
         self.id.set(self.thread.next_id());
         self.stage.set(Stage::Unstarted);
     }
@@ -181,6 +182,17 @@ impl Block {
     pub(super) fn parent(&self) -> Option<Link> {
         // SAFETY: blocks are not `Sync`, and nothing below writes to the cell: `clone` only counts.
         unsafe { &*self.parent.as_ptr() }.clone()
+    }
+
+    /// The parent, without another reference to it.
+    ///
+    /// # Safety
+    ///
+    /// It is not used after another parent was set, or this one taken, or the block given up.
+    #[inline(always)]
+    pub(super) unsafe fn parent_ref(&self) -> Option<&Block> {
+        // SAFETY: blocks are not `Sync`, and the caller's promise: nobody writes to the cell.
+        unsafe { &*self.parent.as_ptr() }.as_deref()
     }
 
     #[inline]
@@ -270,7 +282,13 @@ impl Block {
     /// Gives it the stack that it will run on.
     #[inline]
     pub(super) fn set_stack(&self, stack: Stack) {
-        self.stack.set(Some(stack));
+        fill(&self.stack, Some(stack));
+    }
+
+    /// Gives it a handle to itself, which it has not had.
+    #[inline]
+    pub(super) fn set_own(&self, own: Handle) {
+        fill(&self.own, Some(own));
     }
 
     /// Takes its stack away for good.
@@ -306,6 +324,14 @@ impl Block {
     pub(super) fn waits(&self) -> bool {
         !self.takes::<Nothing>() && !self.is_current()
     }
+}
+
+/// Sets what was none, so that there is nothing to drop.
+#[inline(always)]
+fn fill<T>(cell: &Cell<Option<T>>, value: Option<T>) {
+    let before = cell.replace(value);
+    debug_assert!(before.is_none());
+    forget(before);
 }
 
 /// Has a greenlet that runs over its stack named before the process ends.

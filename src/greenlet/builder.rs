@@ -5,9 +5,10 @@ use std::panic::Location;
 
 use super::attachment::Attachment;
 use super::block::Stage;
+use super::entry::{self, Successor};
 use super::handle::Link;
 use super::scheduling::Acquaintance;
-use super::{Greenlet, entry, thread, tracing};
+use super::{Greenlet, thread, tracing};
 use crate::stack::{self, Stack};
 
 /// Makes greenlets that are not all default: [`Greenlet::builder`].
@@ -70,10 +71,11 @@ impl<T: 'static> Builder<T> {
     #[inline(always)]
     #[track_caller]
     pub fn build(self, run: impl FnOnce(T) -> T + 'static) -> io::Result<Greenlet<T>> {
-        Ok(self.prepare(None, |_| (run, ()))?.0)
+        Ok(self.prepare(None, entry::Parent, |_| (run, ()))?.0)
     }
 
-    /// As [`build`](Self::build), with another parent than it was told.
+    /// As [`build`](Self::build), with another parent than it was told; and with somebody else for
+    /// whom it leaves when it has ended, if `successor` says so.
     ///
     /// # Errors
     ///
@@ -83,9 +85,10 @@ impl<T: 'static> Builder<T> {
     pub(crate) fn build_child(
         self,
         parent: Acquaintance,
+        successor: impl Successor<T>,
         run: impl FnOnce(T) -> T + 'static,
     ) -> io::Result<Greenlet<T>> {
-        Ok(self.prepare(Some(parent), |_| (run, ()))?.0)
+        Ok(self.prepare(Some(parent), successor, |_| (run, ()))?.0)
     }
 
     /// As [`build_child`](Self::build_child), and attaches what `content` makes to the greenlet.
@@ -98,10 +101,11 @@ impl<T: 'static> Builder<T> {
     pub(crate) fn build_with<A: 'static, F: FnOnce(T) -> T + 'static>(
         self,
         parent: Acquaintance,
+        successor: impl Successor<T>,
         content: impl FnOnce() -> A,
         run: impl FnOnce(Attachment<A>) -> F,
     ) -> io::Result<(Greenlet<T>, Attachment<A>)> {
-        self.prepare(Some(parent), |block| {
+        self.prepare(Some(parent), successor, |block| {
             let attachment = Attachment::new(block.clone(), content);
             (run(attachment.clone()), attachment)
         })
@@ -142,7 +146,7 @@ impl<T: 'static> Builder<T> {
             Some(parent) => parent.handle.link(),
             None => current.link(),
         });
-        entry::prepare(block, stack, run)?;
+        entry::prepare(block, stack, run, entry::Parent)?;
         tracing::begins(block);
         Ok(Greenlet::from_handle(block.handle()))
     }
@@ -153,11 +157,12 @@ impl<T: 'static> Builder<T> {
     fn prepare<F: FnOnce(T) -> T + 'static, A>(
         self,
         instead: Option<Acquaintance>,
+        successor: impl Successor<T>,
         run: impl FnOnce(&Link) -> (F, A),
     ) -> io::Result<(Greenlet<T>, A)> {
         let Self { name, stack_bytes, parent } = self;
         let made_at = Location::caller();
-        thread::with_current(|current| {
+        thread::with_current(move |current| {
             let thread = &current.thread;
             thread.reap();
             let stack_bytes = stack_bytes.unwrap_or_else(stack::default_stack_bytes);
@@ -170,7 +175,7 @@ impl<T: 'static> Builder<T> {
             let block = Link::new(thread, name, Some(parent));
             block.made_at.set(Some(made_at));
             let (run, made) = run(&block);
-            entry::prepare(&block, stack, run)?;
+            entry::prepare(&block, stack, run, successor)?;
             tracing::begins(&block);
             Ok((Greenlet::from_handle(block.into_handle()), made))
         })

@@ -147,6 +147,7 @@ impl Link {
     }
 
     /// Gives the reference up. The block, if it was the last one.
+    #[inline(always)]
     fn release(self) -> Option<NonNull<Block>> {
         let this = ManuallyDrop::new(self);
         this.links.set(this.links.get() - 1);
@@ -270,23 +271,49 @@ fn drop_last(block: NonNull<Block>) {
     exit::last_handle(&last);
 }
 
-/// Frees a block, and those of its ancestors that only their children refer to: in a loop, as a
-/// chain of them may be longer than the stack is deep.
+/// Frees a block, and those of its ancestors that only their children refer to.
 ///
 /// # Safety
 ///
 /// Nothing refers to the block any more.
 unsafe fn free(block: NonNull<Block>) {
+    // SAFETY: the caller's promise.
+    if let Some(ancestor) = unsafe { free_one(block) } {
+        // SAFETY: nothing refers to that one any more.
+        unsafe { free_chain(ancestor) };
+    }
+}
+
+/// In a loop, as a chain of them may be longer than the stack is deep.
+///
+/// # Safety
+///
+/// As of [`free`].
+#[cold]
+#[inline(never)]
+unsafe fn free_chain(block: NonNull<Block>) {
     let mut last = Some(block);
     while let Some(block) = last {
-        let spare = Spare(block);
-        // SAFETY: nothing refers to the block, so it is `spare`'s, and there for as long.
-        let block = unsafe { block.as_ref() };
-        last = block.take_parent().and_then(Link::release);
-        // No code of the user's runs: what is attached to it went with its last reference.
-        block.clear();
-        drop(block.thread.keep(spare));
+        // SAFETY: the caller's promise; and nothing refers to its ancestor any more.
+        last = unsafe { free_one(block) };
     }
+}
+
+/// Frees a block, and returns its parent's, if nothing else referred to that.
+///
+/// # Safety
+///
+/// Nothing refers to the block any more.
+#[inline(always)]
+unsafe fn free_one(block: NonNull<Block>) -> Option<NonNull<Block>> {
+    let spare = Spare(block);
+    // SAFETY: nothing refers to the block, so it is `spare`'s, and there for as long.
+    let block = unsafe { block.as_ref() };
+    let parent = block.take_parent().and_then(Link::release);
+    // No code of the user's runs: what is attached to it went with its last reference.
+    block.clear();
+    drop(block.thread.keep(spare));
+    parent
 }
 
 #[inline(always)]

@@ -36,6 +36,12 @@ impl<T: 'static> Greenlet<T> {
         Acquaintance(self.handle.link())
     }
 
+    /// Whether a `T` can be sent to it at once, unless it is the current greenlet.
+    #[inline(always)]
+    pub(crate) fn takes_its_type(&self) -> bool {
+        self.handle.takes::<T>()
+    }
+
     /// Kills it, if it waits, and goes on when it is dead, whoever is its parent.
     pub(crate) fn end(&self) {
         if self.handle.waits() {
@@ -74,7 +80,7 @@ impl<T: 'static> Greenlet<T> {
 
     /// Lets it run to its end without anyone holding it: it holds itself.
     pub(crate) fn hold_itself(&self) {
-        self.handle.own.set(Some(self.handle.clone()));
+        self.handle.set_own(self.handle.clone());
     }
 
     /// Its number, as in its `Debug`. Counts up over a thread's life; 0 is the root.
@@ -190,6 +196,12 @@ pub(crate) fn set_has_timeouts(has_some: bool) {
 /// A number of the current greenlet's that no other of its thread has, or has had.
 pub(crate) fn id_of_current() -> u64 {
     thread::with_current(|current| current.id.get())
+}
+
+/// The current greenlet's place.
+#[inline(always)]
+pub(crate) fn place_of_current() -> u32 {
+    thread::with_current(|current| current.place)
 }
 
 /// The current greenlet's place, and the number of its next turn, which begins.

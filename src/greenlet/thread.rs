@@ -61,13 +61,13 @@ impl Thread {
     }
 
     /// A block to be used again.
-    #[inline]
+    #[inline(always)]
     pub(super) fn spare(&self) -> Option<Spare> {
         self.spare.borrow_mut().pop()
     }
 
     /// Keeps a block to be used again, or gives it back if there are enough.
-    #[inline]
+    #[inline(always)]
     pub(super) fn keep(&self, block: Spare) -> Option<Spare> {
         let mut spare = self.spare.borrow_mut();
         if spare.len() == spare.capacity() && !self.make_room(&mut spare) {

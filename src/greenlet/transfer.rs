@@ -27,7 +27,7 @@ use super::throw::raise;
 use super::tracing;
 use super::tree::nearest_living_ancestor;
 use super::{SwitchError, introspect, thread};
-use crate::arch::{self, Word};
+use crate::arch::{self, Context, Word};
 
 /// What a panic carries.
 pub(super) type Payload = Box<dyn Any + Send>;
@@ -97,17 +97,20 @@ pub(super) fn leave_root(root: &Handle) {
     drop(unsafe { Link::from_raw(root.as_ptr()) });
 }
 
-/// Makes `to` the current greenlet, for one that ends and departs for it.
+/// Makes `to` the current greenlet, for one that ends and departs for it: for what is returned.
 ///
 /// # Safety
 ///
-/// The caller leaves for `to` without saving itself, and makes no use of the current greenlet
-/// before it has.
+/// `to` is alive and waits. The caller leaves for it without saving itself, and makes no use of the
+/// current greenlet before it has.
 #[inline(always)]
-pub(super) unsafe fn depart_for(to: &Link) {
-    set_current(to.as_ptr());
+pub(super) unsafe fn depart_for(to: *const Block) -> *const Context {
+    set_current(to);
+    // SAFETY: the caller's promise.
+    let to = unsafe { &*to };
     #[cfg(test)]
     super::trace::note(to);
+    to.context.get()
 }
 
 /// The current greenlet, if the thread has one yet.

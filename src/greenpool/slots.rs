@@ -51,7 +51,7 @@ impl Slots {
 
     /// Whether the current greenlet is a member.
     pub(super) fn runs_current(&self) -> bool {
-        self.members.borrow().contains(greenlet::current::<()>().place())
+        self.members.borrow().contains(greenlet::place_of_current())
     }
 
     /// Takes a slot, and waits for one if need be.
@@ -77,8 +77,18 @@ impl Slots {
         assert!(granted, "cannot wait for a slot of a pool: this thread is exiting");
     }
 
-    /// Gives a slot to the next in line, or back.
+    /// Gives a slot back, or to the next in line.
+    #[inline]
     fn release(&self) {
+        if self.spawners.len() + self.waiters.len() > 0 {
+            self.release_to_others();
+        } else {
+            self.taken.set(self.taken.get() - 1);
+        }
+    }
+
+    #[inline(never)]
+    fn release_to_others(&self) {
         if self.taken.get() <= self.size.get() && self.grant() {
             return;
         }
@@ -130,14 +140,16 @@ pub(super) struct Slot {
 
 impl Slot {
     /// Makes the current greenlet a member.
+    #[inline]
     pub(super) fn enter(&self) {
-        let place = greenlet::current::<()>().place();
+        let place = greenlet::place_of_current();
         self.slots.members.borrow_mut().insert(place);
         self.member.set(Some(place));
     }
 }
 
 impl Drop for Slot {
+    #[inline]
     fn drop(&mut self) {
         if let Some(place) = self.member.get() {
             self.slots.members.borrow_mut().remove(place);
@@ -156,19 +168,28 @@ impl Places {
         self.0.get(word).is_some_and(|bits| bits & bit != 0)
     }
 
+    #[inline]
     fn insert(&mut self, place: u32) {
         let (word, bit) = Self::position(place);
-        if word >= self.0.len() {
-            self.0.resize(word + 1, 0);
+        match self.0.get_mut(word) {
+            Some(bits) => *bits |= bit,
+            None => self.insert_last(word, bit),
         }
-        self.0[word] |= bit;
     }
 
+    #[cold]
+    fn insert_last(&mut self, word: usize, bit: u64) {
+        self.0.resize(word, 0);
+        self.0.push(bit);
+    }
+
+    #[inline]
     fn remove(&mut self, place: u32) {
         let (word, bit) = Self::position(place);
         self.0[word] &= !bit;
     }
 
+    #[inline]
     fn position(place: u32) -> (usize, u64) {
         ((place / u64::BITS) as usize, 1 << (place % u64::BITS))
     }

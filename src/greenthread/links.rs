@@ -41,6 +41,11 @@ impl<R: 'static> Rare<R> {
         is_none
     }
 
+    /// All of it.
+    pub(super) fn take(&self) -> Self {
+        Self(Cell::new(self.0.take()))
+    }
+
     /// Runs `f`, which is none of the user's code, on it.
     fn with<T>(&self, f: impl FnOnce(&mut Content<R>) -> T) -> T {
         let mut content = self.0.take().unwrap_or_else(|| {

@@ -47,10 +47,7 @@ fn a_green_thread_that_waits_starts_the_next_one_directly() {
         .name("outer")
         .spawn(|| Builder::new().name("inner").spawn(|| 42).unwrap().wait());
     assert_eq!(outer.unwrap().wait(), 42);
-    assert_eq!(
-        trace::take(),
-        ["mainloop", "outer", "inner", "mainloop", "outer", "mainloop", "main"]
-    );
+    assert_eq!(trace::take(), ["mainloop", "outer", "inner", "outer", "mainloop", "main"]);
 }
 
 #[test]
@@ -64,7 +61,36 @@ fn started_green_threads_hand_over_to_each_other_directly() {
     let b = Builder::new().name("b").spawn(twice).unwrap();
     a.wait();
     b.wait();
-    let path =
-        ["mainloop", "a", "mainloop", "b", "a", "b", "a", "mainloop", "b", "mainloop", "main"];
+    let path = ["mainloop", "a", "mainloop", "b", "a", "b", "a", "b", "mainloop", "main"];
     assert_eq!(trace::take(), path);
+}
+
+#[test]
+fn one_that_ends_starts_the_next_one_directly() {
+    with_hub();
+    let ended = ["a", "b", "c"].map(|name| Builder::new().name(name).spawn(|| ()).unwrap());
+    sleep(Duration::ZERO);
+    assert!(ended.iter().all(|green| green.is_dead()));
+    assert_eq!(trace::take(), ["mainloop", "a", "b", "c", "mainloop", "main"]);
+}
+
+#[test]
+fn one_that_ends_with_another_parent_leaves_for_that() {
+    with_hub();
+    let after = Builder::new().name("after").spawn(|| ()).unwrap();
+    let parent = Builder::new().name("parent").spawn(|| sleep(Duration::from_millis(1))).unwrap();
+    let child = Builder::new().name("child").spawn({
+        let parent = parent.shared.greenlet::<()>();
+        move || {
+            greenlet::current::<()>().set_parent(&parent).unwrap();
+            Builder::new().name("next").spawn(|| ()).unwrap();
+        }
+    });
+    sleep(Duration::ZERO);
+    let path = trace::take();
+    let child_at = path.iter().position(|name| name == "child").expect("it has run");
+    assert_eq!(path[child_at + 1], "parent", "and not the next in the queue: {path:?}");
+    child.unwrap().wait();
+    parent.wait();
+    after.wait();
 }

@@ -7,7 +7,7 @@ use std::ptr;
 use std::rc::Rc;
 
 use super::{Hub, WaitId, Wake};
-use crate::greenlet;
+use crate::greenlet::{self, Greenlet, Successor};
 
 thread_local! {
     static HUB: Guard = Guard::new();
@@ -93,6 +93,19 @@ pub(crate) fn wake(id: WaitId, wake: Wake) {
     }
 }
 
+/// For whom a green thread leaves that has ended: the next one, where it is not the mainloop's turn.
+#[derive(Clone, Copy)]
+pub(crate) struct NextOne;
+
+impl Successor<Wake> for NextOne {
+    #[inline(always)]
+    fn succeed(self, parent: u32, wake: &mut Wake) -> Option<Greenlet<Wake>> {
+        let next;
+        (next, *wake) = open()?.successor(parent)?;
+        Some(next)
+    }
+}
+
 /// The thread's hub, if it has one.
 pub(crate) fn existing() -> Option<Rc<Hub>> {
     open().map(Rc::clone)
@@ -127,8 +140,8 @@ fn open<'a>() -> Option<&'a Rc<Hub>> {
     // SAFETY: if it is not null it is the address of the hub in HUB, which has its final place, as a
     // thread-local does, and is there until `Guard`'s `drop`. That comes on this thread when it has
     // left all greenlets but its root; one that is resumed after that makes no use of the reference.
-    // All callers are in this file: they clone it, or are `wake`, which neither switches nor runs
-    // code of the user's, or `yield_now`, of which `Hub::yield_now` says the same.
+    // All callers are in this file: they clone it, or are `wake` and `succeed`, which neither switch
+    // nor run code of the user's, or `yield_now`, of which `Hub::yield_now` says the same.
     (!hub.is_null()).then(|| unsafe { &*hub })
 }
 

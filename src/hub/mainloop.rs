@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{BUDGET, Due, Hub, ROUND_IS_OVER, Wake};
+use super::{BUDGET, Due, Hub, IO_BUDGET, ROUND_IS_OVER, Wake};
 use crate::clock::Time;
 use crate::greenlet::{self, Acquaintance, Greenlet, GreenletExit};
 
@@ -66,6 +66,7 @@ impl Hub {
             // Green threads that are its children end in a living loop all the same.
             dead.inherit(&mainloop);
         }
+        self.place_of_mainloop.set(mainloop.place());
         drop(self.mainloop.replace(Some(mainloop.clone())));
         Ok(mainloop)
     }
@@ -107,6 +108,20 @@ impl Hub {
         self.observed.counts.turns_begin(BUDGET);
         while !self.undisturbed(|| self.hand_out_turns()) {}
         self.observed.counts.turns_end(self.budget.get());
+    }
+
+    /// The next one, for a green thread to leave for that has ended; if its parent is the mainloop, and
+    /// would do no more than that.
+    #[inline(always)]
+    pub(super) fn successor(&self, parent: u32) -> Option<(Greenlet<Wake>, Wake)> {
+        let left = self.budget.get().checked_sub(1)?;
+        if parent != self.place_of_mainloop.get() {
+            return None;
+        }
+        let next = self.run_queue.borrow_mut().next_for_ended()?;
+        self.budget.set(left);
+        self.io_budget.set(IO_BUDGET);
+        Some(next)
     }
 
     fn hand_out_turns(&self) {

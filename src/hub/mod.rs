@@ -71,7 +71,7 @@ pub use calls::{
     CallPanic, Timer, abort, clear_error_hook, schedule_call_global, schedule_call_local,
     set_error_hook,
 };
-pub(crate) use current::{current, existing, try_current, wake, yield_now};
+pub(crate) use current::{NextOne, current, existing, try_current, wake, yield_now};
 pub(crate) use fd::{Drained, Source};
 pub(crate) use fd_table::Direction;
 use fd_table::FdTable;
@@ -133,6 +133,8 @@ pub(crate) struct Hub {
     events: RefCell<Events>,
     fds: RefCell<FdTable>,
     mainloop: Cell<Option<Greenlet<Wake>>>,
+    /// The mainloop's place among the greenlets; the root's while there is none.
+    place_of_mainloop: Cell<u32>,
     /// Whether the mainloop is the current greenlet.
     in_mainloop: Cell<bool>,
     /// Whether a call on the mainloop has left it, to kill somebody, and goes on when it is resumed.
@@ -172,6 +174,7 @@ impl Hub {
             events: RefCell::new(Events::new()),
             fds: RefCell::default(),
             mainloop: Cell::new(None),
+            place_of_mainloop: Cell::new(0),
             in_mainloop: Cell::new(false),
             in_call: Cell::new(false),
             late: Late::default(),

@@ -297,6 +297,17 @@ impl RunQueue {
         Ok((next, wake))
     }
 
+    /// Takes the next runnable greenlet out of the queue for one that has ended, to leave for it: unless
+    /// it is the root, or there is anything out of the ordinary about it.
+    #[inline(always)]
+    pub(super) fn next_for_ended(&mut self) -> Option<(Greenlet<Wake>, Wake)> {
+        let (next, Reason { wake, .. }) = self.runnable.pop_if(|first, reason| {
+            first.turn() == reason.turn && first.place() > 0 && first.takes_its_type()
+        })?;
+        self.prefetch::<LINES_OF_WAIT>();
+        Some((next, wake))
+    }
+
     /// Takes the next runnable greenlet out of the queue and puts the current one at its end, if
     /// there is nothing out of the ordinary about either.
     #[inline(always)]

@@ -30,6 +30,7 @@ pub(crate) enum Turn {
 
 impl Turnstile {
     /// How many stand in line.
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.line.borrow().len() + self.late.borrow().len()
     }

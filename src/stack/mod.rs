@@ -158,13 +158,19 @@ impl Stack {
     /// A stack that is not the last that was given back.
     #[inline(never)]
     fn take_other(arenas: &Arenas, stack_bytes: usize) -> io::Result<Self> {
-        let mut arenas = arenas.all.borrow_mut();
-        let arena = arenas.iter().find(|arena| arena.was_asked_for(stack_bytes));
-        let (arena, top) =
-            match arena.and_then(|arena| Some((Rc::clone(arena), arena.take_warm()?))) {
-                Some(taken) => taken,
-                None => Arena::take_from(&mut arenas, stack_bytes)?,
-            };
+        for arena in &*arenas.all.borrow() {
+            if arena.was_asked_for(stack_bytes) {
+                let Some(top) = arena.take_warm() else { break };
+                return Ok(Self { top, arena: Rc::clone(arena) });
+            }
+        }
+        Self::take_cold(arenas, stack_bytes)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn take_cold(arenas: &Arenas, stack_bytes: usize) -> io::Result<Self> {
+        let (arena, top) = Arena::take_from(&mut arenas.all.borrow_mut(), stack_bytes)?;
         Ok(Self { top, arena })
     }
 
