@@ -12,11 +12,14 @@ use crate::clock::Deadline;
 
 /// Greenlets that stand in line.
 #[derive(Debug, Default)]
-pub(crate) struct Turnstile {
-    line: RefCell<Line<WaitId>>,
+pub(crate) struct Turnstile(RefCell<Lines>);
+
+#[derive(Debug, Default)]
+struct Lines {
+    waiting: Line<WaitId>,
     /// Those who were passed over, as their deadline has passed and they cannot be woken again. They
     /// leave when they run.
-    late: RefCell<Line<()>>,
+    late: Line<()>,
 }
 
 /// What a greenlet leaves a line with.
@@ -32,7 +35,8 @@ impl Turnstile {
     /// How many stand in line.
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.line.borrow().len() + self.late.borrow().len()
+        let lines = self.0.borrow();
+        lines.waiting.len() + lines.late.len()
     }
 
     /// Has the current greenlet stand in line until it is granted its turn, or `deadline` has passed.
@@ -51,7 +55,7 @@ impl Turnstile {
     ) -> Turn {
         let wait = Wait::begin(hub, waits_for);
         let id = wait.id();
-        let ticket = self.line.borrow_mut().join(id);
+        let ticket = self.0.borrow_mut().waiting.join(id);
         let mut standing = Standing { turnstile: self, ticket, id, give_up: Some(give_up) };
         wait.park(deadline);
         if !self.leave(ticket) {
@@ -67,13 +71,13 @@ impl Turnstile {
 
     /// Grants the first in line its turn. `None` if nobody waits.
     pub(crate) fn grant(&self, hub: &Hub) -> Option<WaitId> {
-        let mut line = self.line.borrow_mut();
+        let mut lines = self.0.borrow_mut();
         loop {
-            let (ticket, id) = line.take_first_with_ticket()?;
+            let (ticket, id) = lines.waiting.take_first_with_ticket()?;
             if hub.wake(id, Wake::Ready) {
                 return Some(id);
             }
-            self.late.borrow_mut().join_again(ticket, ());
+            lines.late.join_again(ticket, ());
         }
     }
 
@@ -84,8 +88,8 @@ impl Turnstile {
 
     /// Whether one was still in line.
     fn leave(&self, ticket: Ticket) -> bool {
-        self.line.borrow_mut().leave(ticket).is_some()
-            || self.late.borrow_mut().leave(ticket).is_some()
+        let mut lines = self.0.borrow_mut();
+        lines.waiting.leave(ticket).is_some() || lines.late.leave(ticket).is_some()
     }
 }
 
