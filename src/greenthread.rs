@@ -347,6 +347,7 @@ impl<R: 'static> Ending<R> {
             shared.put(Err(Failure::new(payload)));
         }
         Shared::end(&shared);
+        shared.let_go();
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::ops::Deref;
 
 use super::Greenlet;
@@ -48,6 +49,18 @@ impl<A: 'static> Attachment<A> {
     /// The greenlet that it is attached to.
     pub(crate) fn greenlet<T: 'static>(&self) -> Greenlet<T> {
         Greenlet::from_handle(self.block.handle())
+    }
+
+    /// Drops it, where others are likely to be left.
+    #[inline(always)]
+    pub(crate) fn let_go(self) {
+        let left = self.block.attachments.get() - 1;
+        if left > 0 {
+            let this = ManuallyDrop::new(self);
+            this.block.attachments.set(left);
+            // Those that are left are links, too.
+            this.block.links.set(this.block.links.get() - 1);
+        }
     }
 
     /// The block that it is attached to.
