@@ -117,7 +117,7 @@ pub use local::{AccessError, Local};
 pub(crate) use local::{cell_methods, find_or_make};
 pub(crate) use scheduling::{
     Acquaintance, begin_turn_of_current, current_undisturbed, has_timeouts, id_of_current,
-    is_thread_alive, place_of_current, raise_pending_kill, root, set_has_timeouts,
+    is_thread_alive, place_of_current, raise_pending_kill, root, set_has_timeouts, try_current,
 };
 pub use scope::{Scope, scope};
 pub use tracing::{TraceEvent, Tracer, cleartrace, gettrace, settrace};

@@ -67,6 +67,12 @@ impl<T: 'static> Greenlet<T> {
         transfer::switch_into(self.handle, value, then)
     }
 
+    /// Whether it has something to look after before it blocks: a late kill, or timeouts.
+    #[inline(always)]
+    pub(crate) fn has_pending(&self) -> bool {
+        self.handle.pending.any()
+    }
+
     /// Whether it was killed when it could not unwind, and has not been since.
     pub(crate) fn has_pending_kill(&self) -> bool {
         self.handle.pending.kill()
@@ -163,6 +169,12 @@ impl<T: 'static> Greenlet<T> {
     }
 }
 
+/// The current greenlet, if the thread has one yet.
+#[inline(always)]
+pub(crate) fn try_current<T: 'static>() -> Option<Greenlet<T>> {
+    transfer::try_current().map(Greenlet::from_handle)
+}
+
 /// The current greenlet, if the thread has one yet and it has nothing to look after before it
 /// blocks.
 #[inline(always)]
@@ -170,7 +182,7 @@ pub(crate) fn current_undisturbed<T: 'static>() -> Option<Greenlet<T>> {
     if has_pending() {
         return None;
     }
-    transfer::try_current().map(Greenlet::from_handle)
+    try_current()
 }
 
 /// Whether the current greenlet has something to look after before it blocks: a late kill, or

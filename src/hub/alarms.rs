@@ -247,22 +247,17 @@ impl Hub {
     /// Parks the current greenlet, which may have alarms, or a late kill.
     #[cold]
     #[inline(never)]
-    pub(super) fn park_disturbed(self: &Rc<Self>, wait: Wait<'_>, deadline: Deadline) -> Wake {
+    pub(super) fn park_disturbed(self: &Rc<Self>, wait: Wait, deadline: Deadline) -> Wake {
         self.may_block();
         match List::own() {
             Some(list) if list.earliest() <= deadline => {
                 self.park_with_alarm(&list, wait, deadline)
             }
-            _ => wait.park_until(deadline),
+            _ => self.park_until(wait, deadline),
         }
     }
 
-    fn park_with_alarm(
-        self: &Rc<Self>,
-        list: &Rc<List>,
-        wait: Wait<'_>,
-        deadline: Deadline,
-    ) -> Wake {
+    fn park_with_alarm(self: &Rc<Self>, list: &Rc<List>, wait: Wait, deadline: Deadline) -> Wake {
         let may_raise = !thread::panicking();
         let (id, alarm) = (wait.id(), list.earliest());
         let (alarm, timer) = (Cell::new(alarm), Cell::new(None));
@@ -274,7 +269,7 @@ impl Hub {
         } else {
             self.late.add_alarm(&parked);
         }
-        let wake = wait.park_beside_timers(deadline);
+        let wake = self.park_beside_timers(wait, deadline);
         let has_fired = wake == Wake::Expired && parked.has_fired(self);
         drop(parking);
         if has_fired {

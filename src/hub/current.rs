@@ -5,16 +5,19 @@ use std::cell::{Cell, OnceCell};
 use std::io;
 use std::ptr;
 use std::rc::Rc;
+use std::time::Duration;
 
-use super::{Hub, WaitId, Wake};
+use super::{Hub, Wait, WaitId, Wake};
+use crate::clock::Deadline;
 use crate::greenlet::{self, Greenlet, Successor};
+use crate::timers::TimerId;
 
 thread_local! {
     static HUB: Guard = Guard::new();
 
     /// The hub in `HUB`, or null while there is none. Read without asking whether `HUB` is there, and
     /// from a fixed address.
-    static OPEN: Cell<*const Rc<Hub>> = const { Cell::new(ptr::null()) };
+    static OPEN: Cell<*const Hub> = const { Cell::new(ptr::null()) };
 }
 
 /// Owns the thread's hub, and closes it when the thread exits.
@@ -38,7 +41,7 @@ impl Guard {
 
     fn open(&self, hub: Rc<Hub>) -> Rc<Hub> {
         let hub = self.hub.get_or_init(|| hub);
-        OPEN.with(|open| open.set(hub));
+        OPEN.with(|open| open.set(Rc::as_ptr(hub)));
         Rc::clone(hub)
     }
 }
@@ -65,10 +68,7 @@ pub(super) fn install(hub: Rc<Hub>) {
 /// When no epoll instance can be made, and when the thread is exiting.
 #[inline]
 pub(crate) fn try_current() -> io::Result<Rc<Hub>> {
-    match open() {
-        Some(hub) => Ok(Rc::clone(hub)),
-        None => try_make(),
-    }
+    existing().map_or_else(try_make, Ok)
 }
 
 /// The thread's hub, made if there is none yet; none when the thread is exiting.
@@ -78,10 +78,7 @@ pub(crate) fn try_current() -> io::Result<Rc<Hub>> {
 /// When no epoll instance can be made.
 #[inline]
 pub(crate) fn current() -> Option<Rc<Hub>> {
-    match open() {
-        Some(hub) => Some(Rc::clone(hub)),
-        None => make().map(|hub| hub.expect("no hub could be made")),
-    }
+    existing().or_else(|| make().map(|hub| hub.expect("no hub could be made")))
 }
 
 /// Ends a wait of one of this thread's greenlets, and makes it runnable, unless that wait is over.
@@ -107,8 +104,55 @@ impl Successor<Wake> for NextOne {
 }
 
 /// The thread's hub, if it has one.
+#[inline]
 pub(crate) fn existing() -> Option<Rc<Hub>> {
-    open().map(Rc::clone)
+    let hub = OPEN.with(Cell::get);
+    if hub.is_null() {
+        return None;
+    }
+    // SAFETY: it is the address that an `Rc` has given, the same that `into_raw` gives. That `Rc` is in HUB
+    // still (`open`), so the hub is there; and the reference that is made here was counted before.
+    Some(unsafe {
+        Rc::increment_strong_count(hub);
+        Rc::from_raw(hub)
+    })
+}
+
+/// The deadline that is `timeout` from now by the clock of the thread's hub; never if there is none, or no
+/// hub.
+///
+/// # Panics
+///
+/// As [`current`].
+#[inline(always)]
+pub(crate) fn deadline_after(timeout: Option<Duration>) -> Deadline {
+    timeout.map_or(Deadline::NEVER, deadline_after_some)
+}
+
+#[inline(never)]
+fn deadline_after_some(timeout: Duration) -> Deadline {
+    current().map_or(Deadline::NEVER, |hub| hub.deadline_after(Some(timeout)))
+}
+
+/// Parks the current greenlet ([`Wait::park`]).
+#[inline(always)]
+pub(super) fn park(wait: Wait, deadline: Deadline) -> Wake {
+    match open() {
+        Some(hub) => hub.park(wait, deadline),
+        None => wait.park_otherwise(deadline),
+    }
+}
+
+/// Ends the parking of a wait of this thread's, if it is parked, and returns its greenlet.
+pub(super) fn unpark(id: WaitId) -> Option<Greenlet<Wake>> {
+    open()?.run_queue.borrow_mut().unpark(id)
+}
+
+/// Cancels a timer of the thread's hub; without one there are no timers.
+pub(super) fn cancel_timer(id: TimerId) {
+    if let Some(hub) = open() {
+        hub.timers.borrow_mut().cancel(id);
+    }
 }
 
 /// Lets every other runnable greenlet of this thread run once. While the thread exits it does
@@ -133,15 +177,22 @@ fn yield_first() {
     }
 }
 
+/// [`Hub::yield_now`], where the mainloop has to run, or another second thought is needed.
+#[inline(never)]
+pub(super) fn yield_through_mainloop() {
+    if let Some(hub) = existing() {
+        hub.yield_through_mainloop();
+    }
+}
+
 /// The thread's hub, if there is one.
 #[inline(always)]
-fn open<'a>() -> Option<&'a Rc<Hub>> {
+fn open<'a>() -> Option<&'a Hub> {
     let hub = OPEN.with(Cell::get);
-    // SAFETY: if it is not null it is the address of the hub in HUB, which has its final place, as a
-    // thread-local does, and is there until `Guard`'s `drop`. That comes on this thread when it has
-    // left all greenlets but its root; one that is resumed after that makes no use of the reference.
-    // All callers are in this file: they clone it, or are `wake` and `succeed`, which neither switch
-    // nor run code of the user's, or `yield_now`, of which `Hub::yield_now` says the same.
+    // SAFETY: if it is not null it is the address of the hub in HUB, which is there until `Guard`'s `drop`.
+    // That comes on this thread when it has left all greenlets but its root; one that is resumed after that
+    // makes no use of the reference. All callers are in this file: they neither switch nor run code of the
+    // user's, or they are `park` and `yield_now`, of which `Hub::park` and `Hub::yield_now` say the same.
     (!hub.is_null()).then(|| unsafe { &*hub })
 }
 

@@ -331,7 +331,7 @@ fn wait<'a>(
         Direction::Read => WaitsFor::Readable(registration.fd),
         Direction::Write => WaitsFor::Writable(registration.fd),
     };
-    let wake = Wait::begun(&registration.hub, id, waits_for).park_inline(deadline);
+    let wake = Wait::begun(id, waits_for).park_inline(deadline);
     let mut fds = registration.hub.fds.borrow_mut();
     if wake == Wake::Ready && fds.step_out_alone(registration.token, direction, id) {
         // With nobody behind it, there is no place to keep: it tries before anyone else runs.

@@ -33,7 +33,7 @@ impl Hub {
 
     /// What `f`, which does no more than that, copies of the mainloop, if there is one.
     #[inline(always)]
-    fn living_mainloop<R>(&self, f: impl FnOnce(&Greenlet<Wake>) -> R) -> Option<R> {
+    pub(super) fn living_mainloop<R>(&self, f: impl FnOnce(&Greenlet<Wake>) -> R) -> Option<R> {
         let mainloop = self.mainloop.take();
         let copy = mainloop.as_ref().filter(|mainloop| !mainloop.is_dead()).map(f);
         // There was none meanwhile: nothing to drop.

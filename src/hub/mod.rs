@@ -71,7 +71,9 @@ pub use calls::{
     CallPanic, Timer, abort, clear_error_hook, schedule_call_global, schedule_call_local,
     set_error_hook,
 };
-pub(crate) use current::{NextOne, current, existing, try_current, wake, yield_now};
+pub(crate) use current::{
+    NextOne, current, deadline_after, existing, try_current, wake, yield_now,
+};
 pub(crate) use fd::{Drained, Source};
 pub(crate) use fd_table::Direction;
 use fd_table::FdTable;
@@ -260,14 +262,14 @@ impl Hub {
     ///
     /// The hub may be gone when this greenlet is resumed: `self` is not used from then on.
     #[inline(always)]
-    fn yield_now(self: &Rc<Self>) {
+    fn yield_now(&self) {
         match self.rotate() {
             Some((next, wake)) => next.switch_into_and(wake, |resumed| match resumed {
                 Ok(Wake::Ready) => {}
                 Ok(wake) => after_wake(wake),
                 Err(e) => after_interruption(Err(e)),
             }),
-            None => Rc::clone(self).yield_through_mainloop(),
+            None => current::yield_through_mainloop(),
         }
     }
 
@@ -285,8 +287,7 @@ impl Hub {
         Some(next)
     }
 
-    #[inline(never)]
-    fn yield_through_mainloop(self: Rc<Self>) {
+    fn yield_through_mainloop(self: &Rc<Self>) {
         // In a callback of the mainloop there is nobody to give the turn to.
         if self.nobody_parks.get() {
             return;
@@ -294,7 +295,7 @@ impl Hub {
         self.may_block();
         let have_all_had_a_turn =
             self.budget.get() <= self.floor.get() || self.run_queue.borrow().is_empty();
-        let wait = UnderWay::stand_in_queue(&self);
+        let wait = UnderWay::stand_in_queue(self);
         if have_all_had_a_turn {
             self.floor.set(ROUND_IS_OVER);
             self.io_budget.set(IO_BUDGET);

@@ -54,9 +54,14 @@ impl WaitId {
     }
 
     /// Begins a wait of `greenlet`; the one before is over.
-    #[inline]
+    #[inline(always)]
     pub(super) fn begin(greenlet: &Greenlet<Wake>) -> Self {
         Self { place: greenlet.place(), turn: greenlet.begin_turn() }
+    }
+
+    /// The wait that `greenlet` has begun last.
+    pub(super) fn newest_of(greenlet: &Greenlet<Wake>) -> Self {
+        Self { place: greenlet.place(), turn: greenlet.turn() }
     }
 
     /// Begins a wait of the current greenlet.

@@ -14,14 +14,13 @@
 use std::cell::{Cell, RefCell, RefMut};
 use std::fmt;
 use std::mem;
-use std::rc::Rc;
 use std::time::Duration;
 
 use super::store::Store;
 use super::waits::{Getting, Joining, Putting};
 use super::{Empty, Full, TooManyDone};
 use crate::clock::Deadline;
-use crate::hub::{self, Hub, Line, Wait, WaitId, WaitsFor, Wake};
+use crate::hub::{self, Line, Wait, WaitId, WaitsFor, Wake};
 
 pub(super) struct Core<S: Store> {
     state: RefCell<State<S>>,
@@ -192,16 +191,15 @@ impl<S: Store> Core<S> {
         mut state: RefMut<'_, State<S>>,
         timeout: Option<Duration>,
     ) -> Result<(), Full<S::Item>> {
-        let Some(hub) = hub::current() else {
+        let Some(wait) = Wait::try_begin(WaitsFor::RoomForItem) else {
             drop(state);
             return nobody_waits(timeout, Err(Full(item)));
         };
-        let wait = Wait::begin(&hub, WaitsFor::RoomForItem);
         let ticket = state.putters.join(Putter { wait: wait.id(), item });
         self.call(&mut state);
         drop(state);
         let putting = Putting { core: self, ticket };
-        let wake = wait.park_inline(hub.deadline_after(timeout));
+        let wake = wait.park_inline(hub::deadline_after(timeout));
         if wake == Wake::Ready {
             // Woken by who took it out of the line.
             mem::forget(putting);
@@ -237,12 +235,14 @@ impl<S: Store> Core<S> {
         mut state: RefMut<'_, State<S>>,
         timeout: Option<Duration>,
     ) -> Result<S::Item, Empty> {
-        let Some(hub) = hub::current() else { return nobody_waits(timeout, Err(Empty)) };
-        let deadline = hub.deadline_after(timeout);
-        let wait = Wait::begin(&hub, WaitsFor::Item);
+        let Some(wait) = Wait::try_begin(WaitsFor::Item) else {
+            drop(state);
+            return nobody_waits(timeout, Err(Empty));
+        };
         let ticket = state.getters.join(wait.id());
         drop(state);
         let getting = Getting { core: self, ticket };
+        let deadline = hub::deadline_after(timeout);
         let wake = wait.park_inline(deadline);
         let mut state = self.state();
         if wake == Wake::Ready && state.called.leave_first(ticket).is_some() {
@@ -252,7 +252,7 @@ impl<S: Store> Core<S> {
             }
         }
         drop(state);
-        self.go_on_getting(&hub, getting, wake, deadline, timeout)
+        self.go_on_getting(getting, wake, deadline, timeout)
     }
 
     /// The rest of a wait that ended otherwise than by the turn of the first who was called.
@@ -260,7 +260,6 @@ impl<S: Store> Core<S> {
     #[inline(never)]
     fn go_on_getting<'a>(
         &'a self,
-        hub: &Rc<Hub>,
         mut getting: Getting<'a, S>,
         mut wake: Wake,
         deadline: Deadline,
@@ -280,7 +279,9 @@ impl<S: Store> Core<S> {
                 Wake::Closed => return nobody_waits(timeout, Err(Empty)),
                 _ => return Err(Empty),
             }
-            let wait = Wait::begin(hub, WaitsFor::Item);
+            let Some(wait) = Wait::try_begin(WaitsFor::Item) else {
+                return nobody_waits(timeout, Err(Empty));
+            };
             self.state().getters.join_again(ticket, wait.id());
             getting = Getting { core: self, ticket };
             wake = wait.park(deadline);
@@ -339,12 +340,13 @@ impl<S: Store> Core<S> {
         if self.unfinished.get() == 0 {
             return true;
         }
-        let Some(hub) = hub::current() else { return nobody_waits(timeout, false) };
-        let wait = Wait::begin(&hub, WaitsFor::TasksDone);
+        let Some(wait) = Wait::try_begin(WaitsFor::TasksDone) else {
+            return nobody_waits(timeout, false);
+        };
         let joiners = &self.joiners;
         let ticket = joiners.borrow_mut().join(wait.id());
         let joining = Joining { joiners, ticket };
-        let wake = wait.park(hub.deadline_after(timeout));
+        let wake = wait.park(hub::deadline_after(timeout));
         let all_done = joining.end();
         if !all_done && wake == Wake::Closed { nobody_waits(timeout, false) } else { all_done }
     }

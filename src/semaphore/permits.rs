@@ -58,10 +58,9 @@ impl Permits {
     }
 
     fn wait(&self, timeout: Option<Duration>, waits_for: WaitsFor, killed: impl Fn(bool)) -> bool {
-        let woken = hub::current().map(|hub| {
-            let wait = Wait::begin(&hub, waits_for);
+        let woken = Wait::try_begin(waits_for).map(|wait| {
             let waiting = Waiting::new(self, wait.id(), &killed);
-            let wake = wait.park(hub.deadline_after(timeout));
+            let wake = wait.park(hub::deadline_after(timeout));
             (waiting.end(), wake)
         });
         let (came, wake) = woken.unwrap_or((false, Wake::Closed));
