@@ -21,7 +21,7 @@ use std::mem;
 use std::os::fd::RawFd;
 
 use super::Wake;
-use super::ring::Ring;
+use super::ring::Queue;
 use crate::clock::Time;
 use crate::greenlet::{self, Greenlet};
 
@@ -193,7 +193,7 @@ pub(super) struct NoneActive {
 pub(super) struct RunQueue {
     /// By the greenlets' places.
     parked: Vec<Option<Parked>>,
-    runnable: Ring<Greenlet<Wake>, Reason>,
+    runnable: Queue<Greenlet<Wake>, Reason>,
 }
 
 impl RunQueue {
@@ -238,7 +238,7 @@ impl RunQueue {
         let is_its =
             |greenlet: &&Greenlet<Wake>| greenlet.place() == id.place && greenlet.turn() == id.turn;
         let parked = self.parked.get(id.place as usize).and_then(Option::as_ref);
-        let runnable = || (0..self.runnable.len()).filter_map(|index| self.runnable.get(index));
+        let runnable = || self.runnable.iter().map(|(greenlet, _)| greenlet);
         parked.map(|parked| &parked.greenlet).filter(is_its).or_else(|| runnable().find(is_its))
     }
 
@@ -291,15 +291,21 @@ impl RunQueue {
     /// over to.
     #[inline(always)]
     pub(super) fn next_for(&mut self, place: u32) -> Result<(Greenlet<Wake>, Wake), NoneActive> {
-        let mut is_stale = false;
         let popped = self.runnable.pop_if(|first, reason| {
-            is_stale = first.turn() != reason.turn || first.is_dead();
             // From the root, which is at place 0, a new one is reached by way of the mainloop.
-            !is_stale && (place > 0 || first.is_active())
+            first.turn() == reason.turn && (first.is_active() || place > 0 && !first.is_dead())
         });
-        let Some((next, Reason { wake, .. })) = popped else { return Err(NoneActive { is_stale }) };
+        let Some((next, Reason { wake, .. })) = popped else { return Err(self.none_active()) };
         self.prefetch::<LINES_OF_WAIT>();
         Ok((next, wake))
+    }
+
+    #[inline(never)]
+    fn none_active(&self) -> NoneActive {
+        let is_stale = |(first, reason): (&Greenlet<Wake>, Reason)| {
+            first.turn() != reason.turn || first.is_dead()
+        };
+        NoneActive { is_stale: self.runnable.front().is_some_and(is_stale) }
     }
 
     /// Takes the next runnable greenlet out of the queue for one that has ended, to leave for it: unless
@@ -333,14 +339,15 @@ impl RunQueue {
     /// of the first, whose block was fetched a turn ago. A few greenlets are in its caches anyway.
     #[inline(always)]
     fn prefetch<const LINES: usize>(&self) {
-        if self.runnable.len() > CACHED {
+        if self.runnable.is_longer_than(CACHED) {
             self.prefetch_two::<LINES>();
         }
     }
 
     #[inline(never)]
     fn prefetch_two<const LINES: usize>(&self) {
-        if let (Some(next), Some(second)) = (self.runnable.get(0), self.runnable.get(1)) {
+        if let (Some(next), Some(second)) = (self.runnable.get_other(0), self.runnable.get_other(1))
+        {
             next.prefetch_frames::<LINES>();
             second.prefetch();
         }
