@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::mem;
+use std::num::NonZeroU64;
 
 /// Room for so many is never given back.
 const KEPT: usize = 64;
@@ -16,14 +17,15 @@ pub(crate) struct Line<T> {
     /// None if nobody waits.
     first: Option<(Ticket, T)>,
     waiting: usize,
-    next: u64,
+    /// How many tickets were given.
+    given: u64,
     /// Those behind the first, sorted by ticket. Neither the first nor the last is vacant.
     others: VecDeque<Place<T>>,
 }
 
 /// Names one who has joined a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Ticket(u64);
+pub(crate) struct Ticket(NonZeroU64);
 
 #[derive(Debug)]
 struct Place<T> {
@@ -34,7 +36,7 @@ struct Place<T> {
 
 impl<T> Line<T> {
     pub(crate) const fn new() -> Self {
-        Self { first: None, waiting: 0, next: 0, others: VecDeque::new() }
+        Self { first: None, waiting: 0, given: 0, others: VecDeque::new() }
     }
 
     /// How many wait.
@@ -45,16 +47,16 @@ impl<T> Line<T> {
 
     #[inline(always)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.waiting == 0
+        self.first.is_none()
     }
 
     /// Joins at the end.
     #[inline(always)]
     pub(crate) fn join(&mut self, waiter: T) -> Ticket {
-        let ticket = Ticket(self.next);
-        // At one a nanosecond they last for 584 years.
-        self.next += 1;
-        if self.waiting == 0 {
+        self.given = self.given.wrapping_add(1);
+        let number = NonZeroU64::new(self.given);
+        let ticket = Ticket(number.expect("at one a nanosecond they last for 584 years"));
+        if self.is_empty() {
             self.join_alone(ticket, waiter);
         } else {
             self.join_others(ticket, waiter);
@@ -65,7 +67,7 @@ impl<T> Line<T> {
     /// Joins at the place of a ticket of this line, or of another one whose tickets are used in both.
     #[inline(always)]
     pub(crate) fn join_again(&mut self, ticket: Ticket, waiter: T) {
-        if self.waiting == 0 {
+        if self.is_empty() {
             self.join_alone(ticket, waiter);
         } else {
             self.join_among(ticket, waiter);
@@ -146,7 +148,8 @@ impl<T> Line<T> {
     /// Takes out whoever has the ticket, if that one is the first.
     #[inline(always)]
     pub(crate) fn leave_first(&mut self, ticket: Ticket) -> Option<T> {
-        if self.first.as_ref()?.0 == ticket { self.take_first() } else { None }
+        let is_first = self.first.as_ref().map(|first| first.0.0) == Some(ticket.0);
+        if is_first { self.take_first() } else { None }
     }
 
     /// Takes out whoever has the ticket; none if that one has been taken out before.
