@@ -31,8 +31,8 @@ pub(super) struct Core<S: Store> {
 
 pub(super) struct State<S: Store> {
     store: S,
-    /// None: no limit.
-    maxsize: Option<usize>,
+    /// How many items it holds at most. The greatest number there is: no limit.
+    maxsize: usize,
     pub(super) getters: Line<WaitId>,
     /// Those who have been called and have not run since, no more than there are items.
     pub(super) called: Line<WaitId>,
@@ -47,7 +47,7 @@ pub(super) struct Putter<T> {
 impl<S: Store> State<S> {
     #[inline(always)]
     fn has_room(&self) -> bool {
-        self.maxsize.is_none_or(|maxsize| self.store.len() < maxsize)
+        self.store.len() < self.maxsize
     }
 
     #[inline(always)]
@@ -60,7 +60,7 @@ impl<S: Store> Core<S> {
     pub(super) fn new(maxsize: Option<usize>) -> Self {
         let state = State {
             store: S::new(),
-            maxsize,
+            maxsize: maxsize.unwrap_or(usize::MAX),
             getters: Line::new(),
             called: Line::new(),
             putters: Line::new(),
@@ -292,11 +292,11 @@ impl<S: Store> Core<S> {
         let state = self.state();
         let stored = state.store.len();
         // What goes from hand to hand lies in the store until its getter runs.
-        if state.maxsize == Some(0) { stored.saturating_sub(state.called.len()) } else { stored }
+        if state.maxsize == 0 { stored.saturating_sub(state.called.len()) } else { stored }
     }
 
     pub(super) fn maxsize(&self) -> Option<usize> {
-        self.state().maxsize
+        Some(self.state().maxsize).filter(|maxsize| *maxsize < usize::MAX)
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -306,7 +306,7 @@ impl<S: Store> Core<S> {
 
     pub(super) fn resize(&self, maxsize: Option<usize>) {
         let mut state = self.state();
-        state.maxsize = maxsize;
+        state.maxsize = maxsize.unwrap_or(usize::MAX);
         self.admit(&mut state);
     }
 

@@ -2,6 +2,7 @@
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, VecDeque};
+use std::mem;
 
 pub(super) trait Store {
     type Item;
@@ -12,29 +13,43 @@ pub(super) trait Store {
     fn len(&self) -> usize;
 }
 
-/// First in, first out.
-pub(super) struct Fifo<T>(VecDeque<T>);
+/// First in, first out. An item that lies there alone, as all do that are taken as fast as they come,
+/// takes no memory of its own.
+pub(super) struct Fifo<T> {
+    len: usize,
+    /// The first, if it came when there was none.
+    first: Option<T>,
+    others: VecDeque<T>,
+}
 
 impl<T> Store for Fifo<T> {
     type Item = T;
 
     fn new() -> Self {
-        Self(VecDeque::new())
+        Self { len: 0, first: None, others: VecDeque::new() }
     }
 
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, item: T) {
-        self.0.push_back(item);
+        if self.len == 0 {
+            // There was none: nothing to drop.
+            mem::forget(self.first.replace(item));
+        } else {
+            self.others.push_back(item);
+        }
+        self.len += 1;
     }
 
-    #[inline]
+    #[inline(always)]
     fn pop(&mut self) -> Option<T> {
-        self.0.pop_front()
+        let first = self.first.take().or_else(|| self.others.pop_front())?;
+        self.len -= 1;
+        Some(first)
     }
 
-    #[inline]
+    #[inline(always)]
     fn len(&self) -> usize {
-        self.0.len()
+        self.len
     }
 }
 
