@@ -38,9 +38,8 @@ impl End {
     #[inline(always)]
     fn wait_inline(&self, deadline: Deadline) -> bool {
         while !self.has_come() {
-            let woken = match hub::current() {
-                Some(hub) => {
-                    let wait = Wait::begin(&hub, WaitsFor::GreenThread);
+            let woken = match Wait::try_begin(WaitsFor::GreenThread) {
+                Some(wait) => {
                     let waiting = Waiting::new(&self.waiters, wait.id());
                     let woken = wait.park_inline(deadline);
                     if woken == Wake::Ready {
