@@ -17,6 +17,7 @@ use stolon::green::net::{TcpListener, TcpStream};
 use stolon::greenlet::{self, Greenlet};
 use stolon::hub::Waiter;
 use stolon::pools::Pool;
+use stolon::queue::{Empty, Queue};
 use stolon::{sleep, spawn};
 use util::leak::{alone, guarded};
 use util::on_drop::OnDrop;
@@ -368,6 +369,45 @@ fn who_would_wait_in_a_late_destructor_is_told_and_does_not_wait() {
             LATE.with(|late| {
                 *late.0.borrow_mut() = Some((near, far, Waiter::new(), Pool::new(1, || 7)));
             });
+        })
+        .join()
+        .unwrap();
+    });
+}
+
+#[test]
+fn who_is_killed_when_its_hub_has_gone_leaves_its_line() {
+    alone(|| {
+        struct Late(RefCell<Option<(Queue<u32>, [Greenlet; 3])>>);
+        impl Drop for Late {
+            fn drop(&mut self) {
+                let (queue, waiting) = self.0.take().unwrap();
+                assert_eq!(queue.getting(), 2);
+                for greenlet in waiting {
+                    drop(greenlet.kill());
+                    assert!(greenlet.is_dead());
+                }
+                assert_eq!(queue.getting(), 0);
+                queue.put(7);
+                assert_eq!((queue.get(), queue.get_timeout(HOUR)), (7, Err(Empty)));
+            }
+        }
+        thread_local!(static LATE: Late = const { Late(RefCell::new(None)) });
+        thread::spawn(|| {
+            // Registered between the library's own, so destroyed when the hub is gone and greenlets are not.
+            let main = greenlet::current::<()>();
+            LATE.with(|_| ());
+            let queue = Queue::new(None);
+            let waits: [fn(&Queue<u32>); 3] =
+                [|queue| drop(queue.get()), |queue| drop(queue.get_timeout(HOUR)), |_| sleep(HOUR)];
+            let waiting = waits.map(|wait| {
+                let (main, queue) = (main.clone(), queue.clone());
+                spawn(move || drop(main.switch(())));
+                let greenlet = Greenlet::new(move |()| wait(&queue));
+                greenlet.switch(()).unwrap();
+                greenlet
+            });
+            LATE.with(|late| *late.0.borrow_mut() = Some((queue, waiting)));
         })
         .join()
         .unwrap();

@@ -5,6 +5,7 @@
 mod util;
 
 mod calls;
+mod queues;
 mod spawns;
 mod timeouts;
 
