@@ -386,27 +386,3 @@ fn tell_of_current(tell: &mut dyn FnMut(&About<'_>)) {
         last_stack_pointer: block.stack_pointer().addr(),
     });
 }
-
-impl fmt::Debug for Block {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match self.stage.get() {
-            Stage::Dead => "dead",
-            _ if self.is_current() => "current",
-            Stage::Unstarted => "pending",
-            Stage::Started => "suspended",
-        };
-        match (self.name(), self.id.get()) {
-            (Some(name), _) => write!(f, "Greenlet('{name}' {state}"),
-            (None, 0) => write!(f, "Greenlet(main {state}"),
-            (None, id) => write!(f, "Greenlet(#{id} {state}"),
-        }?;
-        match self.parent() {
-            Some(parent) => match (parent.name(), parent.id.get()) {
-                (Some(name), _) => write!(f, ", parent '{name}')"),
-                (None, 0) => write!(f, ", parent main)"),
-                (None, id) => write!(f, ", parent #{id})"),
-            },
-            None => write!(f, ")"),
-        }
-    }
-}

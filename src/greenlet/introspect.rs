@@ -1,7 +1,8 @@
-//! Introspection: which greenlets there are, and where the suspended ones wait.
+//! Introspection: which greenlets there are, what they are called, and where the suspended ones wait.
 #![allow(unsafe_code)]
 
 use std::backtrace::Backtrace;
+use std::fmt;
 use std::mem::MaybeUninit;
 use std::process::abort;
 
@@ -118,4 +119,28 @@ pub(super) unsafe fn receive<T: 'static>(word: Word) -> (Word, usize) {
     // SAFETY: the visitor is suspended in `visit`, as `run` did not switch, and is not this greenlet,
     // which did not run then. It takes no word.
     unsafe { transfer::transfer::<T>(visit.from, Word::uninit(), Event::Visit) }
+}
+
+impl fmt::Debug for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.stage.get() {
+            Stage::Dead => "dead",
+            _ if self.is_current() => "current",
+            Stage::Unstarted => "pending",
+            Stage::Started => "suspended",
+        };
+        match (self.name(), self.id.get()) {
+            (Some(name), _) => write!(f, "Greenlet('{name}' {state}"),
+            (None, 0) => write!(f, "Greenlet(main {state}"),
+            (None, id) => write!(f, "Greenlet(#{id} {state}"),
+        }?;
+        match self.parent() {
+            Some(parent) => match (parent.name(), parent.id.get()) {
+                (Some(name), _) => write!(f, ", parent '{name}')"),
+                (None, 0) => write!(f, ", parent main)"),
+                (None, id) => write!(f, ", parent #{id})"),
+            },
+            None => write!(f, ")"),
+        }
+    }
 }
