@@ -399,7 +399,7 @@ fn who_is_killed_when_its_hub_has_gone_leaves_its_line() {
             LATE.with(|_| ());
             let queue = Queue::new(None);
             let waits: [fn(&Queue<u32>); 3] =
-                [|queue| drop(queue.get()), |queue| drop(queue.get_timeout(HOUR)), |_| sleep(HOUR)];
+                [|queue| _ = queue.get(), |queue| _ = queue.get_timeout(HOUR), |_| sleep(HOUR)];
             let waiting = waits.map(|wait| {
                 let (main, queue) = (main.clone(), queue.clone());
                 spawn(move || drop(main.switch(())));
