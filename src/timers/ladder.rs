@@ -16,20 +16,20 @@
 //!   a few times for each factor of four, in memory that is read in order. With a million timers a look
 //!   at all of them takes a millisecond or two; there is one when a quarter of them has fired or was
 //!   cancelled.
-//! - When too many are near, the later half of them goes to the last rung. If that is large there is a
-//!   new one. Rungs that are not twice as large as the one behind them are put together then: so few
-//!   rungs that inserting may look at all of them.
+//! - What is due after all that is near, and before the last rung, is put at the end of what is near:
+//!   timers of the same length are never sorted.
+//! - When one comes between others and too many are near, those behind the widest gap go to the last
+//!   rung. If that is large there is a new one. Rungs that are not twice as large as the one behind them
+//!   are put together then: so few rungs that inserting may look at all of them.
 //!
 //! No two entries are equal.
 
 use std::mem;
 use std::num::NonZeroU64;
 
+use super::near::{NEAR_MOST, Near};
 use super::place::{Entry, MOST_RUNGS, Place};
 use crate::clock::Deadline;
-
-/// So many are near at most. In tests few, so that a few timers are on many rungs.
-const NEAR_MOST: usize = if cfg!(test) { 4 } else { 128 };
 
 /// From so many on, a rung takes nothing more of what was near.
 const FULL: usize = 8 * NEAR_MOST;
@@ -55,9 +55,8 @@ struct Rung {
 #[derive(Debug)]
 pub(super) struct Ladder {
     rungs: Vec<Rung>,
-    /// In order; those before `gone` are not there any more. There is none only if there is none at all.
-    near: Vec<Entry>,
-    gone: usize,
+    /// None are near only if there are none at all.
+    near: Near,
     len: usize,
     spares: Vec<Vec<Entry>>,
     /// Decides which samples are taken (xorshift).
@@ -71,8 +70,7 @@ impl Ladder {
     pub(super) const fn new() -> Self {
         Self {
             rungs: Vec::new(),
-            near: Vec::new(),
-            gone: 0,
+            near: Near::new(),
             len: 0,
             spares: Vec::new(),
             random: 0x9E37_79B9_7F4A_7C15,
@@ -89,31 +87,39 @@ impl Ladder {
     /// The earliest entry.
     #[inline]
     pub(super) fn first(&self) -> Option<&Entry> {
-        self.near.get(self.gone)
+        self.near.first()
     }
 
     /// All, in no order.
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.rungs.iter().flat_map(|rung| &rung.entries).chain(&self.near[self.gone..])
+        self.rungs.iter().flat_map(|rung| &rung.entries).chain(self.near.iter())
     }
 
     /// Adds an entry.
-    #[inline]
+    #[inline(always)]
     pub(super) fn insert(&mut self, entry: Entry, mut moved: impl FnMut(u32, Place)) {
         self.len += 1;
-        // Most are set to be due late.
-        match self.rungs.first_mut() {
-            Some(rung) if entry.key() >= rung.from => {
-                moved(entry.slot, Place::in_rung(0, rung.entries.len()));
-                rung.entries.push(entry);
-            }
-            _ => self.insert_nearer(entry.deadline, entry.sequence, entry.slot, moved),
+        let key = entry.key();
+        // Most are set to be due late, and many of the others later than what was set before them.
+        if self.rungs.first().is_some_and(|rung| key >= rung.from) {
+            let rung = &mut self.rungs[0];
+            moved(entry.slot, Place::in_rung(0, rung.entries.len()));
+            rung.entries.push(entry);
+        } else if self.is_near(key) && self.near.is_last(key) {
+            moved(entry.slot, self.near.push(entry));
+        } else {
+            self.insert_between(entry.deadline, entry.sequence, entry.slot, moved);
         }
+    }
+
+    #[inline]
+    fn is_near(&self, key: u128) -> bool {
+        self.rungs.last().is_none_or(|rung| key < rung.from)
     }
 
     // By three words, so that the entry need not be in memory before it is where it belongs.
     #[inline(never)]
-    fn insert_nearer(
+    fn insert_between(
         &mut self,
         deadline: Deadline,
         sequence: NonZeroU64,
@@ -122,43 +128,23 @@ impl Ladder {
     ) {
         let entry = Entry { deadline, sequence, slot };
         let key = entry.key();
-        for (number, rung) in self.rungs.iter_mut().enumerate().skip(1) {
-            if key >= rung.from {
+        if self.is_near(key) && self.near.len() >= NEAR_MOST {
+            self.move_later(&mut moved);
+        }
+        match self.rungs.iter_mut().enumerate().find(|(_, rung)| key >= rung.from) {
+            Some((number, rung)) => {
                 moved(entry.slot, Place::in_rung(number, rung.entries.len()));
-                return rung.entries.push(entry);
+                rung.entries.push(entry);
             }
-        }
-        moved(entry.slot, Place::NEAR);
-        self.insert_near(entry);
-        if self.near.len() - self.gone > NEAR_MOST {
-            self.move_later_half(moved);
-        }
-    }
-
-    fn insert_near(&mut self, entry: Entry) {
-        if self.near.len() == self.near.capacity() && self.gone >= self.near.len() / 2 {
-            self.near.drain(..mem::take(&mut self.gone));
-        }
-        let key = entry.key();
-        if self.near.last().is_none_or(|last| last.key() < key) {
-            return self.near.push(entry);
-        }
-        let earlier = self.near[self.gone..].partition_point(|other| other.key() < key);
-        let index = self.gone + earlier;
-        if self.gone > 0 && earlier < self.near.len() - index {
-            self.near.copy_within(self.gone..index, self.gone - 1);
-            self.gone -= 1;
-            self.near[index - 1] = entry;
-        } else {
-            self.near.insert(index, entry);
+            None => moved(entry.slot, self.near.insert(entry)),
         }
     }
 
     /// Whether the entry with this sequence number is at `place`.
     #[inline]
     pub(super) fn has(&self, place: Place, sequence: NonZeroU64) -> bool {
-        if place == Place::NEAR {
-            return self.index_near(sequence).is_some();
+        if place.is_near() {
+            return self.find_near(place, sequence).is_some();
         }
         let entry = self.rungs.get(place.rung()).and_then(|rung| rung.entries.get(place.index()));
         entry.is_some_and(|entry| entry.sequence == sequence)
@@ -185,56 +171,49 @@ impl Ladder {
     /// Takes an entry out, if it is near, and says whether it was.
     pub(super) fn remove_near(
         &mut self,
+        place: Place,
         sequence: NonZeroU64,
-        moved: impl FnMut(u32, Place),
+        mut moved: impl FnMut(u32, Place),
     ) -> bool {
-        let Some(index) = self.index_near(sequence) else { return false };
-        if index == self.gone {
-            self.remove_first(moved);
-        } else {
-            self.len -= 1;
-            self.near.remove(index);
-        }
+        let Some(index) = self.find_near(place, sequence) else { return false };
+        self.len -= 1;
+        self.near.remove(index, &mut moved);
+        self.refill_if_empty(moved);
         true
     }
 
     /// Takes the earliest entry out.
     #[inline]
-    pub(super) fn remove_first(&mut self, moved: impl FnMut(u32, Place)) {
-        self.gone += 1;
+    pub(super) fn remove_first(&mut self, mut moved: impl FnMut(u32, Place)) {
         self.len -= 1;
-        if self.gone == self.near.len() {
-            self.refill(moved);
-        }
+        self.near.remove_first(&mut moved);
+        self.refill_if_empty(moved);
     }
 
-    /// One of the few, so it is looked for: the youngest and the earliest come first.
-    fn index_near(&self, sequence: NonZeroU64) -> Option<usize> {
-        let is_it = |entry: &Entry| entry.sequence == sequence;
-        let near = &self.near[self.gone..];
-        let last = near.len().checked_sub(1).filter(|last| is_it(&near[*last]));
-        Some(self.gone + last.or_else(|| near.iter().position(is_it))?)
+    fn find_near(&self, place: Place, sequence: NonZeroU64) -> Option<usize> {
+        self.near.find(place, |entry| entry.sequence == sequence && !entry.is_vacant())
+    }
+
+    #[inline]
+    fn refill_if_empty(&mut self, moved: impl FnMut(u32, Place)) {
+        if self.near.len() == 0 {
+            self.refill(moved);
+        }
     }
 
     /// Makes the earliest of the last rung near, as none is.
     #[cold]
     #[inline(never)]
     fn refill(&mut self, mut moved: impl FnMut(u32, Place)) {
-        self.near.clear();
-        self.gone = 0;
         while let Some(mut last) = self.rungs.pop() {
             if last.entries.len() > NEAR_MOST && self.rungs.len() + 1 < MOST_RUNGS {
                 self.split(last, &mut moved);
                 continue;
             }
-            mem::swap(&mut self.near, &mut last.entries);
+            self.near.refill(&mut last.entries, &mut moved);
             self.keep_spare(last.entries);
-            if self.near.capacity() > LARGEST_SPARE {
-                self.near.shrink_to(NEAR_MOST);
-            }
-            if !self.near.is_empty() {
-                self.near.sort_unstable_by_key(Entry::key);
-                return self.near.iter().for_each(|entry| moved(entry.slot, Place::NEAR));
+            if self.near.len() > 0 {
+                return;
             }
         }
     }
@@ -272,20 +251,21 @@ impl Ladder {
         samples[QUARTER]
     }
 
-    /// Moves the later half of what is near to the last rung, or to a new one.
+    /// Moves what is near, but the first few, to the last rung, or to a new one.
     #[cold]
     #[inline(never)]
-    fn move_later_half(&mut self, mut moved: impl FnMut(u32, Place)) {
+    fn move_later(&mut self, mut moved: impl FnMut(u32, Place)) {
         if self.rungs.last().is_none_or(|last| last.entries.len() >= FULL) {
             self.put_together(&mut moved);
             let entries = self.spares.pop().unwrap_or_default();
             self.rungs.push(Rung { from: 0, entries });
         }
-        let middle = self.gone + NEAR_MOST / 2;
-        let (number, from) = (self.rungs.len() - 1, self.near[middle].key());
+        let number = self.rungs.len() - 1;
         let last = &mut self.rungs[number];
+        let (first, from) = self.near.widest_gap();
         last.from = from;
-        for entry in self.near.drain(middle..) {
+        let later = self.near.split_off(first, &mut moved);
+        for entry in later {
             moved(entry.slot, Place::in_rung(number, last.entries.len()));
             last.entries.push(entry);
         }
@@ -328,22 +308,21 @@ impl Ladder {
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         let rungs = self.rungs.iter().map(|rung| &rung.entries);
-        rungs.chain(&self.spares).chain([&self.near]).map(Vec::capacity).sum()
+        rungs.chain(&self.spares).map(Vec::capacity).sum::<usize>() + self.near.capacity()
     }
 
     /// Checks what holds between any two calls.
     #[cfg(test)]
     pub(super) fn check(&self) {
-        let near = &self.near[self.gone..];
-        assert!(near.len() <= NEAR_MOST && near.is_empty() == (self.len == 0));
-        assert!(near.windows(2).all(|pair| pair[0].key() < pair[1].key()));
+        self.near.check();
+        assert_eq!(self.near.len() == 0, self.len == 0);
         let mut end = u128::MAX;
         for rung in &self.rungs {
             assert!(rung.entries.iter().all(|entry| (rung.from..end).contains(&entry.key())));
             assert!(rung.from < end);
             end = rung.from;
         }
-        assert!(near.iter().all(|entry| entry.key() < end));
+        assert!(self.near.iter().all(|entry| entry.key() < end));
         assert_eq!(self.len, self.entries().count());
     }
 }

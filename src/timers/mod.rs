@@ -56,6 +56,7 @@ use std::num::NonZeroU64;
 use crate::clock::{Deadline, Time};
 
 mod ladder;
+mod near;
 mod place;
 
 use ladder::Ladder;
@@ -130,7 +131,7 @@ impl<P> Timers<P> {
     /// # Panics
     ///
     /// If more than 134,217,728 timers are pending.
-    #[inline]
+    #[inline(always)]
     pub fn insert(&mut self, deadline: Deadline, payload: P) -> TimerId {
         let sequence = self.next_sequence;
         // At one a nanosecond the numbers last for 584 years.
@@ -167,7 +168,7 @@ impl<P> Timers<P> {
     #[inline(never)]
     fn remove_otherwise(&mut self, place: Place, sequence: NonZeroU64) -> bool {
         let Some(index) = place.index_elsewhere() else {
-            return self.ladder.remove_near(sequence, note_place(&mut self.slots));
+            return self.ladder.remove_near(place, sequence, note_place(&mut self.slots));
         };
         let is_there = self.side_list.get(index).is_some_and(|entry| entry.sequence == sequence);
         if is_there {

@@ -19,7 +19,20 @@ pub(super) struct Entry {
     pub(super) slot: u32,
 }
 
+/// In place of the slot of an entry that is none any more.
+const NO_SLOT: u32 = u32::MAX;
+
 impl Entry {
+    /// Leaves a place that keeps its order.
+    pub(super) fn vacate(&mut self) {
+        self.slot = NO_SLOT;
+    }
+
+    #[inline]
+    pub(super) fn is_vacant(&self) -> bool {
+        self.slot == NO_SLOT
+    }
+
     /// Deadline and sequence in one number, which compares without a branch.
     pub(super) fn key(&self) -> u128 {
         u128::from(self.deadline.rank()) << 64 | u128::from(self.sequence.get())
@@ -37,7 +50,22 @@ impl Place {
     /// One more than the largest index.
     pub(super) const INDICES: u32 = 1 << Self::INDEX_BITS;
 
-    pub(super) const NEAR: Self = Self((MOST_RUNGS as u32) << Self::INDEX_BITS);
+    /// Near, so many places behind the one with the number `base`.
+    #[inline]
+    pub(super) fn near(base: u32, index: usize) -> Self {
+        let index = base.wrapping_add(index as u32) & (Self::INDICES - 1);
+        Self((MOST_RUNGS as u32) << Self::INDEX_BITS | index)
+    }
+
+    #[inline]
+    pub(super) fn is_near(self) -> bool {
+        self.rung() == MOST_RUNGS
+    }
+
+    /// How many places behind the one with the number `base`.
+    pub(super) fn index_after(self, base: u32) -> usize {
+        (self.0.wrapping_sub(base) & (Self::INDICES - 1)) as usize
+    }
 
     /// Not in the ladder, but at an index of something else.
     pub(super) const fn elsewhere(index: usize) -> Self {
