@@ -210,7 +210,7 @@ impl Parked {
     pub(super) fn set_timer(&self, hub: &Hub) {
         let alarm = self.alarm.get();
         if !alarm.is_never() && alarm <= self.deadline {
-            self.timer.set(Some(hub.timers.borrow_mut().insert(alarm, Due::Wait(self.wait))));
+            self.timer.set(Some(hub.timers.borrow_mut().insert(alarm, Due::wake(self.wait))));
         }
     }
 }

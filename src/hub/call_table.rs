@@ -13,13 +13,50 @@ const KEPT: usize = 1024;
 /// Calls are few if there are this many times as many places.
 const FEW: usize = 8;
 
-/// What is to be done when a timer fires.
+/// The payload of a timer: what is to be done when it fires. Two words, which stay in registers where an
+/// enum would be put together in memory.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Due {
+pub(super) struct Due {
+    /// A greenlet's, or [`NOBODY`].
+    place: u32,
+    /// The greenlet's, or the place of a call in the table.
+    turn: u32,
+}
+
+/// No greenlet's place.
+const NOBODY: u32 = u32::MAX;
+
+/// What a timer's payload says.
+pub(super) enum Deed {
     /// Wake a greenlet.
-    Wait(WaitId),
+    Wake(WaitId),
     /// Call what has this place in the table.
     Call(u32),
+}
+
+impl Due {
+    /// To wake a greenlet.
+    #[inline]
+    pub(super) fn wake(wait: WaitId) -> Self {
+        let (place, turn) = wait.parts();
+        debug_assert!(place != NOBODY);
+        Self { place, turn }
+    }
+
+    /// To call what has this place in the table.
+    #[inline]
+    pub(super) fn call(index: u32) -> Self {
+        Self { place: NOBODY, turn: index }
+    }
+
+    #[inline]
+    pub(super) fn deed(self) -> Deed {
+        if self.place == NOBODY {
+            Deed::Call(self.turn)
+        } else {
+            Deed::Wake(WaitId::of_parts(self.place, self.turn))
+        }
+    }
 }
 
 // Of the 64 bytes that a pending timer may take; and calls cost those nothing who have none.

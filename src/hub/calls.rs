@@ -230,7 +230,7 @@ impl Timer {
         let mut calls = hub.calls.borrow_mut();
         let Some(call) = calls.get(self.id) else { return false };
         hub.timers.borrow_mut().cancel(call.timer);
-        call.timer = hub.insert_timer(hub.deadline_after(Some(delay)), Due::Call(self.id.index));
+        call.timer = hub.insert_timer(hub.deadline_after(Some(delay)), Due::call(self.id.index));
         true
     }
 }
@@ -251,7 +251,7 @@ impl Hub {
     ) -> Timer {
         let deadline = self.deadline_after(Some(delay));
         let id = self.calls.borrow_mut().insert(|CallId { index, number }| {
-            let timer = self.insert_timer(deadline, Due::Call(index));
+            let timer = self.insert_timer(deadline, Due::call(index));
             Call { number, timer, owner, place, run }
         });
         Timer { hub: Rc::downgrade(self), id }

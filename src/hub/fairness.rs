@@ -25,7 +25,7 @@ impl Hub {
     }
 
     /// Adds a timer: if there was none, those that yield have had no reason to let the mainloop look.
-    #[inline]
+    #[inline(never)]
     pub(super) fn insert_timer(&self, deadline: Deadline, due: Due) -> TimerId {
         let mut timers = self.timers.borrow_mut();
         if timers.is_empty() {

@@ -7,7 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{BUDGET, Due, Hub, IO_BUDGET, ROUND_IS_OVER, Wake};
+use super::call_table::Deed;
+use super::{BUDGET, Hub, IO_BUDGET, ROUND_IS_OVER, Wake};
 use crate::clock::Time;
 use crate::greenlet::{self, Acquaintance, Greenlet, GreenletExit};
 
@@ -154,13 +155,13 @@ impl Hub {
     /// Wakes those whose time has come, up to the first call that is due among them: to be run when
     /// nothing is borrowed.
     fn wake_until_call(&self, now: Time) -> Option<u32> {
-        let mut timers = self.timers.borrow_mut();
+        let (mut timers, mut queue) = (self.timers.borrow_mut(), self.run_queue.borrow_mut());
         loop {
-            match timers.pop_due(now)? {
-                Due::Wait(wait) => {
-                    self.wake(wait, Wake::Expired);
+            match timers.pop_due(now)?.deed() {
+                Deed::Wake(wait) => {
+                    queue.wake(wait, Wake::Expired);
                 }
-                Due::Call(call) => return Some(call),
+                Deed::Call(call) => return Some(call),
             }
         }
     }

@@ -53,6 +53,16 @@ impl WaitId {
         self.place
     }
 
+    /// The place and the turn.
+    pub(super) fn parts(self) -> (u32, u32) {
+        (self.place, self.turn)
+    }
+
+    /// What [`parts`](Self::parts) has said.
+    pub(super) fn of_parts(place: u32, turn: u32) -> Self {
+        Self { place, turn }
+    }
+
     /// Begins a wait of `greenlet`; the one before is over.
     #[inline(always)]
     pub(super) fn begin(greenlet: &Greenlet<Wake>) -> Self {

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::panic::Location;
 use std::time::Duration;
 
-use super::{Due, Hub, WaitsFor};
+use super::call_table::Deed;
+use super::{Hub, WaitsFor};
 use crate::clock::{Deadline, Time};
 use crate::greenlet::{self, Greenlet};
 
@@ -67,8 +68,8 @@ impl Hub {
         pending.sort_by_key(|(deadline, _)| *deadline);
         let (mut timers, mut deadlines) = (Vec::new(), HashMap::new());
         for (deadline, due) in pending {
-            let what = match due {
-                Due::Wait(wait) => {
+            let what = match due.deed() {
+                Deed::Wake(wait) => {
                     let greenlet = by_place.get(&wait.place()).copied();
                     let greenlet = greenlet.filter(|greenlet| wait.is_of(&greenlet.cast()));
                     if greenlet.is_some() {
@@ -76,7 +77,7 @@ impl Hub {
                     }
                     What::Wake(greenlet.cloned())
                 }
-                Due::Call(call) => What::Call(self.calls.borrow().place_of(call)),
+                Deed::Call(call) => What::Call(self.calls.borrow().place_of(call)),
             };
             if let Some(left) = deadline.remaining(now) {
                 timers.push(PendingTimer { left, what });

@@ -155,8 +155,11 @@ impl Hub {
 
     #[inline(always)]
     fn park_with_timer(&self, wait: Wait, deadline: Deadline) -> (Wake, Option<Timer>) {
-        let timer = || Timer(self.insert_timer(deadline, Due::Wait(wait.id)));
-        let timer = (!deadline.is_never()).then(timer);
+        let timer = if deadline.is_never() {
+            None
+        } else {
+            Some(Timer(self.insert_timer(deadline, Due::wake(wait.id))))
+        };
         let under_way = UnderWay(());
         let wake = self.park_and_switch(wait);
         // Its turn has come: nothing is left of it.
