@@ -1,35 +1,40 @@
 //! Timers in an order that is made as late as it can be: the next few are sorted, and all others lie
 //! in bags, each of which holds what is later than the bag before.
 //!
-//! Layer 4, sources. The bags are *rungs*, the last due first, and what is sorted is called *near*:
+//! Layer 4, sources. The first bag is called *far*, the others are *rungs*, the last due first, and what
+//! is sorted is *near*:
 //!
 //! ```text
-//!   rungs[0]              rungs[1]         rungs[2]    near
-//!   in no order           in no order      no order    in order
-//!   from `rungs[0].from`  from [1].from    from [2]    the earliest of all
+//!   far               rungs[0]              rungs[1]         near
+//!   in no order       in no order           in no order      in order
+//!   from `far_from`   from `rungs[0].from`  from [1].from    the earliest of all
 //! ```
 //!
-//! - To insert is to add to a bag, and to remove is to have a bag's last take the place: neither
-//!   depends on how many there are. So it is with timeouts, most of which are cancelled long before.
+//! - What is far stands nowhere but in its slot, and that is on a list. To remove it is to note that in
+//!   the slot. The slot stays on the list until that is looked at, and if it is used for another timer
+//!   that is far before that, as it mostly is, there is nothing to be done. So it is with timeouts, most of
+//!   which are cancelled long before.
+//! - A rung holds entries, which are in the memory that is read when it is split. To insert is to add one,
+//!   and to remove is to have the last take the place: neither depends on how many there are.
 //! - When all that was near is gone, the last rung is the next: as it is if it is small; else about a
-//!   quarter of it, the earliest, becomes a rung of its own, and so on. Whatever fires has been looked at
-//!   a few times for each factor of four, in memory that is read in order. With a million timers a look
-//!   at all of them takes a millisecond or two; there is one when a quarter of them has fired or was
-//!   cancelled.
-//! - What is due after all that is near, and before the last rung, is put at the end of what is near:
-//!   timers of the same length are never sorted.
+//!   quarter of it, the earliest, becomes a rung of its own, and so on; without rungs, about a quarter of
+//!   what is far. Whatever fires has been looked at a few times for each factor of four, in memory that is
+//!   read in order. With a million timers a look at all of them takes a few milliseconds; there is one when
+//!   a quarter of them has fired or was cancelled.
+//! - What is due after all that is near, and before all else, is put at the end of what is near: timers of
+//!   the same length are never sorted.
 //! - When one comes between others and too many are near, those behind the widest gap go to the last
-//!   rung. If that is large there is a new one. Rungs that are not twice as large as the one behind them
-//!   are put together then: so few rungs that inserting may look at all of them.
+//!   rung, or are far from then on. If there are many already there is a new one. Rungs that are not twice
+//!   as large as the one behind them are put together then: so few rungs that inserting may look at all of
+//!   them.
 //!
-//! No two entries are equal.
+//! No two timers have the same key.
 
 use std::mem;
-use std::num::NonZeroU64;
 
 use super::near::{NEAR_MOST, Near};
-use super::place::{Entry, MOST_RUNGS, Place};
-use crate::clock::Deadline;
+use super::place::{Entry, Kind, MOST_RUNGS, Place, Slot};
+use super::rung::{KEPT, Rung};
 
 /// From so many on, a rung takes nothing more of what was near.
 const FULL: usize = 8 * NEAR_MOST;
@@ -39,21 +44,16 @@ const FULL: usize = 8 * NEAR_MOST;
 const SAMPLES: usize = 16;
 const QUARTER: usize = 3;
 
-/// So many empty vectors are kept for rungs to come, of so many entries at most.
+/// So many empty vectors are kept for rungs to come.
 const SPARES: usize = 2;
-const LARGEST_SPARE: usize = 1024;
 
-#[derive(Debug)]
-struct Rung {
-    /// No entry has a smaller key, and all that are nearer have.
-    from: u128,
-    entries: Vec<Entry>,
-}
-
-/// The ladder. Who changes it passes `moved`, which is told the slot and the new place of every entry
-/// that has come to be somewhere else, the new one included.
+/// The ladder. Who changes it passes the slots of all timers, as places are noted there.
 #[derive(Debug)]
 pub(super) struct Ladder {
+    /// The slots of those that are far, in no order, and of some that are not any more.
+    far: Vec<u32>,
+    /// No timer that is far has a smaller key, and all others have.
+    far_from: u128,
     rungs: Vec<Rung>,
     /// None are near only if there are none at all.
     near: Near,
@@ -69,6 +69,8 @@ pub(super) struct Ladder {
 impl Ladder {
     pub(super) const fn new() -> Self {
         Self {
+            far: Vec::new(),
+            far_from: u128::MAX,
             rungs: Vec::new(),
             near: Near::new(),
             len: 0,
@@ -90,204 +92,244 @@ impl Ladder {
         self.near.first()
     }
 
-    /// All, in no order.
-    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.rungs.iter().flat_map(|rung| &rung.entries).chain(self.near.iter())
+    /// Whether a timer with this key is far.
+    #[inline]
+    pub(super) fn is_far(&self, key: u128) -> bool {
+        key >= self.far_from
     }
 
-    /// Adds an entry.
-    #[inline(always)]
-    pub(super) fn insert(&mut self, entry: Entry, mut moved: impl FnMut(u32, Place)) {
+    /// Counts a timer that is far, and whose slot is listed already.
+    #[inline]
+    pub(super) fn count_far(&mut self) {
         self.len += 1;
-        let key = entry.key();
-        // Most are set to be due late, and many of the others later than what was set before them.
-        if self.rungs.first().is_some_and(|rung| key >= rung.from) {
-            let rung = &mut self.rungs[0];
-            moved(entry.slot, Place::in_rung(0, rung.entries.len()));
-            rung.entries.push(entry);
-        } else if self.is_near(key) && self.near.is_last(key) {
-            moved(entry.slot, self.near.push(entry));
-        } else {
-            self.insert_between(entry.deadline, entry.sequence, entry.slot, moved);
-        }
+    }
+
+    /// Forgets a timer that is far. Its slot stays on the list until that is looked at.
+    #[inline]
+    pub(super) fn remove_far(&mut self) {
+        self.len -= 1;
+    }
+
+    /// Whether a timer with this key is to be due after all that is near, and before all else.
+    #[inline]
+    pub(super) fn is_next(&self, key: u128) -> bool {
+        self.is_near(key) && self.near.is_last(key)
+    }
+
+    /// Adds what [is next](Self::is_next), and says where it is.
+    #[inline]
+    pub(super) fn append(&mut self, entry: Entry) -> Place {
+        self.len += 1;
+        self.near.push(entry)
     }
 
     #[inline]
     fn is_near(&self, key: u128) -> bool {
-        self.rungs.last().is_none_or(|rung| key < rung.from)
+        key < self.rungs.last().map_or(self.far_from, |rung| rung.from)
     }
 
-    // By three words, so that the entry need not be in memory before it is where it belongs.
-    #[inline(never)]
-    fn insert_between(
-        &mut self,
-        deadline: Deadline,
-        sequence: NonZeroU64,
-        slot: u32,
-        mut moved: impl FnMut(u32, Place),
-    ) {
-        let entry = Entry { deadline, sequence, slot };
+    /// Adds a timer.
+    pub(super) fn insert<P>(&mut self, entry: Entry, slots: &mut [Slot<P>]) {
         let key = entry.key();
-        if self.is_near(key) && self.near.len() >= NEAR_MOST {
-            self.move_later(&mut moved);
+        if self.is_near(key) && self.near.len() >= NEAR_MOST && !self.near.is_last(key) {
+            self.move_later(slots);
         }
-        match self.rungs.iter_mut().enumerate().find(|(_, rung)| key >= rung.from) {
-            Some((number, rung)) => {
-                moved(entry.slot, Place::in_rung(number, rung.entries.len()));
-                rung.entries.push(entry);
-            }
-            None => moved(entry.slot, self.near.insert(entry)),
+        self.len += 1;
+        if self.is_far(key) {
+            self.put_far(entry.slot, slots);
+        } else if let Some(number) = self.rungs.iter().position(|rung| key >= rung.from) {
+            self.rungs[number].push(number, entry, slots);
+        } else {
+            slots[entry.slot as usize].put(self.near.insert(entry));
         }
     }
 
-    /// Whether the entry with this sequence number is at `place`.
-    #[inline]
-    pub(super) fn has(&self, place: Place, sequence: NonZeroU64) -> bool {
-        if place.is_near() {
-            return self.find_near(place, sequence).is_some();
+    fn put_far<P>(&mut self, number: u32, slots: &mut [Slot<P>]) {
+        let slot = &mut slots[number as usize];
+        if !slot.place.is_listed() {
+            self.far.push(number);
         }
-        let entry = self.rungs.get(place.rung()).and_then(|rung| rung.entries.get(place.index()));
-        entry.is_some_and(|entry| entry.sequence == sequence)
+        slot.place = Place::FAR;
     }
 
-    /// Takes an entry out, if it is at `place` in a rung, and says whether it was; none if the place is
-    /// in no rung.
-    #[inline]
-    pub(super) fn remove_from_rung(
-        &mut self,
-        place: Place,
-        sequence: NonZeroU64,
-        mut moved: impl FnMut(u32, Place),
-    ) -> Option<bool> {
-        let rung = self.rungs.get_mut(place.rung())?;
-        let is_there = rung.entries.get(place.index()).is_some_and(|it| it.sequence == sequence);
-        if is_there {
-            self.len -= 1;
-            take_out(&mut rung.entries, place, &mut moved);
-        }
-        Some(is_there)
-    }
-
-    /// Takes an entry out, if it is near, and says whether it was.
-    pub(super) fn remove_near(
-        &mut self,
-        place: Place,
-        sequence: NonZeroU64,
-        mut moved: impl FnMut(u32, Place),
-    ) -> bool {
-        let Some(index) = self.find_near(place, sequence) else { return false };
+    /// Takes a timer out, by its slot.
+    pub(super) fn remove<P>(&mut self, number: u32, slots: &mut [Slot<P>]) {
+        let place = slots[number as usize].place;
         self.len -= 1;
-        self.near.remove(index, &mut moved);
-        self.refill_if_empty(moved);
-        true
+        match place.kind() {
+            Kind::Rung(rung) => self.rungs[rung].take_out(rung, place.index(), slots),
+            Kind::Near => {
+                let index = self.near.find(place, number).expect("it is near");
+                self.near.remove(index, slots);
+                self.refill_if_empty(slots);
+            }
+            Kind::Far | Kind::Aside | Kind::Vacant => {}
+        }
     }
 
     /// Takes the earliest entry out.
     #[inline]
-    pub(super) fn remove_first(&mut self, mut moved: impl FnMut(u32, Place)) {
+    pub(super) fn remove_first<P>(&mut self, slots: &mut [Slot<P>]) {
         self.len -= 1;
-        self.near.remove_first(&mut moved);
-        self.refill_if_empty(moved);
-    }
-
-    fn find_near(&self, place: Place, sequence: NonZeroU64) -> Option<usize> {
-        self.near.find(place, |entry| entry.sequence == sequence && !entry.is_vacant())
+        self.near.remove_first(slots);
+        self.refill_if_empty(slots);
     }
 
     #[inline]
-    fn refill_if_empty(&mut self, moved: impl FnMut(u32, Place)) {
+    fn refill_if_empty<P>(&mut self, slots: &mut [Slot<P>]) {
         if self.near.len() == 0 {
-            self.refill(moved);
+            self.refill(slots);
         }
     }
 
     /// Makes the earliest of the last rung near, as none is.
     #[cold]
     #[inline(never)]
-    fn refill(&mut self, mut moved: impl FnMut(u32, Place)) {
-        while let Some(mut last) = self.rungs.pop() {
+    fn refill<P>(&mut self, slots: &mut [Slot<P>]) {
+        while self.near.len() == 0 && (!self.rungs.is_empty() || self.split_far(slots)) {
+            let Some(mut last) = self.rungs.pop() else { return };
             if last.entries.len() > NEAR_MOST && self.rungs.len() + 1 < MOST_RUNGS {
-                self.split(last, &mut moved);
-                continue;
-            }
-            self.near.refill(&mut last.entries, &mut moved);
-            self.keep_spare(last.entries);
-            if self.near.len() > 0 {
-                return;
+                self.split(last, slots);
+            } else {
+                self.near.refill(&mut last.entries, slots);
+                self.keep_spare(last.entries);
             }
         }
     }
 
     /// Puts a rung back that was the last, and about a quarter of it behind it: the earliest.
-    fn split(&mut self, mut rung: Rung, moved: &mut impl FnMut(u32, Place)) {
-        self.count_steps(rung.entries.len());
-        let last_of_quarter = self.sample(&rung.entries);
-        let (number, later) = (self.rungs.len(), last_of_quarter + 1);
-        let mut quarter = self.spares.pop().unwrap_or_default();
+    fn split<P>(&mut self, mut rung: Rung, slots: &mut [Slot<P>]) {
+        let len = rung.entries.len();
+        self.count_steps(len);
+        let later = self.sample(|random| rung.entries[random % len].key()) + 1;
+        let number = self.rungs.len();
+        let mut quarter = Rung { from: mem::replace(&mut rung.from, later), entries: self.spare() };
         let mut index = 0;
         while let Some(entry) = rung.entries.get(index).copied() {
             if entry.key() >= later {
                 index += 1;
                 continue;
             }
-            moved(entry.slot, Place::in_rung(number + 1, quarter.len()));
-            quarter.push(entry);
-            take_out(&mut rung.entries, Place::in_rung(number, index), moved);
+            quarter.push(number + 1, entry, slots);
+            rung.take_out(number, index, slots);
         }
-        let from = mem::replace(&mut rung.from, later);
-        self.rungs.extend([rung, Rung { from, entries: quarter }]);
+        self.rungs.extend([rung, quarter]);
     }
 
-    /// The key of an entry before which about a quarter of all are.
-    fn sample(&mut self, entries: &[Entry]) -> u128 {
+    /// Makes about a quarter of what is far a rung, the only one: the earliest, or all if they are few.
+    /// False if there is nothing.
+    fn split_far<P>(&mut self, slots: &mut [Slot<P>]) -> bool {
+        self.tidy_far(slots);
+        let len = self.far.len();
+        if len == 0 {
+            self.far_from = u128::MAX;
+            return false;
+        }
+        let far = mem::take(&mut self.far);
+        let later = if len <= NEAR_MOST {
+            u128::MAX
+        } else {
+            self.sample(|random| slots[far[random % len] as usize].key()) + 1
+        };
+        let mut rung =
+            Rung { from: mem::replace(&mut self.far_from, later), entries: self.spare() };
+        self.far = far;
+        self.far.retain(|&number| {
+            let slot = &mut slots[number as usize];
+            if slot.key() >= later {
+                return true;
+            }
+            slot.place = slot.place.unlisted();
+            let entry = Entry { deadline: slot.deadline, sequence: slot.sequence, slot: number };
+            rung.push(0, entry, slots);
+            false
+        });
+        self.rungs.push(rung);
+        true
+    }
+
+    /// Takes those off the list that are far no more, and gives memory back.
+    pub(super) fn tidy_far<P>(&mut self, slots: &mut [Slot<P>]) {
+        self.count_steps(self.far.len());
+        self.far.retain(|&number| {
+            let slot = &mut slots[number as usize];
+            let is_far = slot.place == Place::FAR;
+            if !is_far {
+                slot.place = slot.place.unlisted();
+            }
+            is_far
+        });
+        if self.far.capacity() > KEPT.max(4 * self.far.len()) {
+            self.far.shrink_to(KEPT.max(2 * self.far.len()));
+        }
+    }
+
+    /// A key before which about a quarter of all are, or which is one of the quarter's last. `key` picks
+    /// one of all by a random number.
+    fn sample(&mut self, key: impl Fn(usize) -> u128) -> u128 {
         let mut samples = [0; SAMPLES];
         for sample in &mut samples {
             self.random ^= self.random << 13;
             self.random ^= self.random >> 7;
             self.random ^= self.random << 17;
-            *sample = entries[self.random as usize % entries.len()].key();
+            *sample = key(self.random as usize);
         }
         samples.sort_unstable();
         samples[QUARTER]
     }
 
-    /// Moves what is near, but the first few, to the last rung, or to a new one.
+    /// Moves what is near, but the first few, to the last rung, or to a new one, or far.
     #[cold]
     #[inline(never)]
-    fn move_later(&mut self, mut moved: impl FnMut(u32, Place)) {
-        if self.rungs.last().is_none_or(|last| last.entries.len() >= FULL) {
-            self.put_together(&mut moved);
-            let entries = self.spares.pop().unwrap_or_default();
-            self.rungs.push(Rung { from: 0, entries });
-        }
-        let number = self.rungs.len() - 1;
-        let last = &mut self.rungs[number];
+    fn move_later<P>(&mut self, slots: &mut [Slot<P>]) {
         let (first, from) = self.near.widest_gap();
-        last.from = from;
-        let later = self.near.split_off(first, &mut moved);
-        for entry in later {
-            moved(entry.slot, Place::in_rung(number, last.entries.len()));
-            last.entries.push(entry);
+        let later = self.near.split_off(first, slots);
+        self.count_steps(later.len());
+        let is_full = |last: &Rung| last.entries.len() >= FULL;
+        if self.rungs.last().map_or(self.far.len() >= FULL, is_full) {
+            self.put_together(slots);
+            let entries = self.spare();
+            self.rungs.push(Rung { from, entries });
+        }
+        match self.rungs.len().checked_sub(1) {
+            Some(number) => {
+                let last = &mut self.rungs[number];
+                last.from = from;
+                later.into_iter().for_each(|entry| last.push(number, entry, slots));
+            }
+            None => {
+                self.far_from = from;
+                later.into_iter().for_each(|entry| self.put_far(entry.slot, slots));
+            }
         }
     }
 
     /// Makes room for a new rung, and sees to it that there are few.
-    fn put_together(&mut self, moved: &mut impl FnMut(u32, Place)) {
-        while let [.., next, last] = &self.rungs[..] {
-            if next.entries.len() >= 2 * last.entries.len() && self.rungs.len() < MOST_RUNGS {
-                break;
+    fn put_together<P>(&mut self, slots: &mut [Slot<P>]) {
+        while let Some(mut last) = self.rungs.pop() {
+            let next = self.rungs.last().map_or(self.far.len(), |next| next.entries.len());
+            if next >= 2 * last.entries.len() && self.rungs.len() + 1 < MOST_RUNGS {
+                return self.rungs.push(last);
             }
-            let Some(Rung { from, mut entries }) = self.rungs.pop() else { break };
-            let number = self.rungs.len() - 1;
-            self.rungs[number].from = from;
-            self.count_steps(entries.len());
-            let rung = &mut self.rungs[number];
-            for entry in entries.drain(..) {
-                moved(entry.slot, Place::in_rung(number, rung.entries.len()));
-                rung.entries.push(entry);
+            self.count_steps(last.entries.len());
+            match self.rungs.len().checked_sub(1) {
+                Some(number) => {
+                    let next = &mut self.rungs[number];
+                    next.from = last.from;
+                    last.entries.drain(..).for_each(|entry| next.push(number, entry, slots));
+                }
+                None => {
+                    self.far_from = last.from;
+                    last.entries.drain(..).for_each(|entry| self.put_far(entry.slot, slots));
+                }
             }
-            self.keep_spare(entries);
+            self.keep_spare(last.entries);
         }
+    }
+
+    /// Room for a rung's entries.
+    fn spare(&mut self) -> Vec<Entry> {
+        self.spares.pop().unwrap_or_default()
     }
 
     fn count_steps(&mut self, _steps: usize) {
@@ -298,7 +340,7 @@ impl Ladder {
     }
 
     fn keep_spare(&mut self, mut spare: Vec<Entry>) {
-        if self.spares.len() < SPARES && spare.capacity() <= LARGEST_SPARE {
+        if self.spares.len() < SPARES && spare.capacity() <= KEPT {
             spare.clear();
             self.spares.push(spare);
         }
@@ -308,45 +350,34 @@ impl Ladder {
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         let rungs = self.rungs.iter().map(|rung| &rung.entries);
-        rungs.chain(&self.spares).map(Vec::capacity).sum::<usize>() + self.near.capacity()
+        rungs.chain(&self.spares).map(Vec::capacity).sum::<usize>()
+            + self.near.capacity()
+            + self.far.capacity()
     }
 
     /// Checks what holds between any two calls.
     #[cfg(test)]
-    pub(super) fn check(&self) {
+    pub(super) fn check<P>(&self, slots: &[Slot<P>]) {
         self.near.check();
         assert_eq!(self.near.len() == 0, self.len == 0);
-        let mut end = u128::MAX;
-        for rung in &self.rungs {
-            assert!(rung.entries.iter().all(|entry| (rung.from..end).contains(&entry.key())));
+        let slots_listed = || (0..).zip(slots).filter(|(_, slot)| slot.place.is_listed());
+        assert!(self.far.iter().all(|&number| slots[number as usize].place.is_listed()));
+        assert_eq!(slots_listed().count(), self.far.len());
+        let is_far = |slot: &&Slot<P>| slot.place.kind() == Kind::Far;
+        let far = || slots.iter().filter(is_far);
+        assert!(far().all(|slot| slot.place == Place::FAR && slot.key() >= self.far_from));
+        let (mut end, mut len) = (self.far_from, far().count() + self.near.iter().count());
+        for (number, rung) in self.rungs.iter().enumerate() {
             assert!(rung.from < end);
+            for (index, entry) in rung.entries.iter().enumerate() {
+                assert!((rung.from..end).contains(&entry.key()));
+                let place = slots[entry.slot as usize].place.unlisted();
+                assert_eq!(place, Place::in_rung(number, index));
+            }
+            len += rung.entries.len();
             end = rung.from;
         }
         assert!(self.near.iter().all(|entry| entry.key() < end));
-        assert_eq!(self.len, self.entries().count());
+        assert_eq!(self.len, len);
     }
-}
-
-/// Takes the entry at `place` out of its rung, and has the last of it take the place.
-///
-/// Word by word: the last was often put there a moment ago, in words, and a processor waits when what
-/// it reads is wider than what it is about to write.
-#[inline]
-fn take_out(entries: &mut Vec<Entry>, place: Place, moved: &mut impl FnMut(u32, Place)) {
-    let Some(last) = entries.pop() else { return };
-    if let Some(hole) = entries.get_mut(place.index()) {
-        moved(last.slot, place);
-        hole.slot = last.slot;
-        hole.sequence = last.sequence;
-        hole.deadline = last.deadline;
-    }
-    if entries.capacity() > LARGEST_SPARE.max(4 * entries.len()) {
-        give_back(entries);
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn give_back(entries: &mut Vec<Entry>) {
-    entries.shrink_to(LARGEST_SPARE.max(2 * entries.len()));
 }

@@ -32,15 +32,16 @@
 //!
 //! Most timers are timeouts that are cancelled long before. So inserting and cancelling one that is due
 //! late takes the same few instructions however many there are, and what is sorted is only what is due
-//! next. The order of all others is found out bit by bit, as time comes to them: all in all that is some
+//! next, and only if it does not come in order, as timers of the same length do. The order of all others is found out bit by bit, as time comes to them: all in all that is some
 //! steps for each factor of four in their number, but not evenly spread. Of a million timers that all are
-//! due late, one in so many calls looks at all of them, for a millisecond or two.
+//! due late, one in so many calls looks at all of them, for a few milliseconds.
 //!
 //! # Memory
 //!
-//! A pending timer costs 24 bytes where it stands, and 4 in its slot beside the payload, padded: with a
-//! payload of 16 bytes that has a value to spare for "none" (a box of a closure, say), 24 + 24 = 48
-//! bytes, and with one that has not, 24 + 32 = 56. Growing doubles, as vectors do.
+//! A timer that is due late costs a slot and 4 bytes. A slot has 20 bytes beside the payload, padded: with
+//! a payload of 8 bytes, as the hub's, that is 36 bytes in all, and with a box of a closure 44. Before it
+//! fires it has for some time an entry of 24 bytes besides: so the hub's cost at most 60. Growing
+//! doubles, as vectors do.
 //!
 //! Memory is given back when few timers are left of many: where they stand when they have become a
 //! quarter, and that of the slots behind the last one used. That is tried when the timers have become
@@ -58,12 +59,10 @@ use crate::clock::{Deadline, Time};
 mod ladder;
 mod near;
 mod place;
+mod rung;
 
 use ladder::Ladder;
-use place::{Entry, Place};
-
-/// In place of a vacant slot: there is none.
-const NO_SLOT: u32 = u32::MAX;
+use place::{Entry, Kind, NO_SLOT, Place, Slot};
 
 /// Room for this many timers is never given back.
 const KEPT: usize = 1024;
@@ -95,21 +94,15 @@ pub struct Timers<P> {
     look_below: usize,
     /// With no more timers than this, it is.
     few: usize,
-    /// How many removals there have been since that was last tried.
+    /// How many removals there have been since that was last tried, of those when timers were few.
     removals: usize,
 }
 
-struct Slot<P> {
-    /// Of a pending timer, where it is in the ladder, or its index in the side list; of a vacant
-    /// slot, the number of the next vacant one, or [`NO_SLOT`].
-    place: Place,
-    /// `None` if the slot is vacant.
-    payload: Option<P>,
-}
-
 impl<P> Timers<P> {
-    /// What a pending timer takes, where vectors have no room to spare.
-    pub(crate) const BYTES_EACH: usize = size_of::<Entry>() + size_of::<Slot<P>>();
+    /// What a pending timer takes at most, where vectors have no room to spare: a slot, a place on the
+    /// list of those that are far, and an entry when it is far no more.
+    pub(crate) const BYTES_EACH: usize =
+        size_of::<Slot<P>>() + size_of::<u32>() + size_of::<Entry>();
 
     /// No timers, and no memory for them yet.
     pub const fn new() -> Timers<P> {
@@ -130,54 +123,78 @@ impl<P> Timers<P> {
     ///
     /// # Panics
     ///
-    /// If more than 134,217,728 timers are pending.
+    /// If more than 134,217,727 timers are pending.
     #[inline(always)]
     pub fn insert(&mut self, deadline: Deadline, payload: P) -> TimerId {
         let sequence = self.next_sequence;
         // At one a nanosecond the numbers last for 584 years.
         self.next_sequence = sequence.saturating_add(1);
-        let slot = self.occupy(payload);
-        let entry = Entry { deadline, sequence, slot };
-        if self.in_pass {
-            self.insert_aside(deadline, sequence, slot);
-        } else {
-            self.ladder.insert(entry, note_place(&mut self.slots));
+        if self.vacant == NO_SLOT {
+            self.add_slot();
         }
-        TimerId { sequence, slot }
+        let number = self.vacant;
+        let slot = &mut self.slots[number as usize];
+        self.vacant = slot.place.index() as u32;
+        slot.deadline = deadline;
+        slot.sequence = sequence;
+        // There was none.
+        mem::forget(slot.payload.replace(payload));
+        // Most are set to be due late, and many of the others later than what was set before them.
+        let entry = Entry { deadline, sequence, slot: number };
+        if self.in_pass {
+            self.place(deadline, sequence, number);
+        } else if self.ladder.is_far(entry.key()) && slot.place.is_listed() {
+            self.ladder.count_far();
+            slot.place = Place::FAR;
+        } else if self.ladder.is_next(entry.key()) {
+            slot.put(self.ladder.append(entry));
+        } else {
+            self.place(deadline, sequence, number);
+        }
+        TimerId { sequence, slot: number }
     }
 
+    // By three words, so that the entry need not be in memory before it is where it belongs.
     #[inline(never)]
-    fn insert_aside(&mut self, deadline: Deadline, sequence: NonZeroU64, slot: u32) {
-        self.slots[slot as usize].place = Place::elsewhere(self.side_list.len());
-        self.side_list.push(Entry { deadline, sequence, slot });
+    fn place(&mut self, deadline: Deadline, sequence: NonZeroU64, number: u32) {
+        let entry = Entry { deadline, sequence, slot: number };
+        if self.in_pass {
+            self.slots[number as usize].put(Place::aside(self.side_list.len()));
+            self.side_list.push(entry);
+        } else {
+            self.ladder.insert(entry, &mut self.slots);
+        }
     }
 
     /// Removes a timer and returns its payload; `None` if it has fired or was cancelled before.
     #[inline]
     pub fn cancel(&mut self, id: TimerId) -> Option<P> {
-        let place = self.slots.get(id.slot as usize)?.place;
-        let noted = note_place(&mut self.slots);
-        let is_out = match self.ladder.remove_from_rung(place, id.sequence, noted) {
-            Some(is_out) => is_out,
-            None => self.remove_otherwise(place, id.sequence),
-        };
-        if is_out { self.vacate(id.slot) } else { None }
+        let slot = self.slots.get(id.slot as usize)?;
+        if slot.sequence != id.sequence {
+            return None;
+        }
+        if slot.place == Place::FAR {
+            self.ladder.remove_far();
+        } else if slot.payload.is_some() {
+            self.remove(id.slot);
+        } else {
+            return None;
+        }
+        self.vacate(id.slot)
     }
 
-    /// Takes out what is in no rung, if it is anywhere: the slot may be vacant, or a younger timer's.
+    /// Takes a timer out that is not far, if its slot is not vacant.
     #[inline(never)]
-    fn remove_otherwise(&mut self, place: Place, sequence: NonZeroU64) -> bool {
-        let Some(index) = place.index_elsewhere() else {
-            return self.ladder.remove_near(place, sequence, note_place(&mut self.slots));
-        };
-        let is_there = self.side_list.get(index).is_some_and(|entry| entry.sequence == sequence);
-        if is_there {
-            self.side_list.swap_remove(index);
-            if let Some(moved) = self.side_list.get(index) {
-                self.slots[moved.slot as usize].place = Place::elsewhere(index);
-            }
+    fn remove(&mut self, number: u32) {
+        let place = self.slots[number as usize].place;
+        if place.kind() != Kind::Aside {
+            return self.ladder.remove(number, &mut self.slots);
         }
-        is_there
+        let index = place.index();
+        self.side_list.swap_remove(index);
+        if let Some(moved) = self.side_list.get(index) {
+            self.slots[moved.slot as usize].put(Place::aside(index));
+        }
     }
 
     /// Begins a pass: what is inserted from now until [`end_pass`](Timers::end_pass) does not fire
@@ -197,9 +214,9 @@ impl<P> Timers<P> {
         if !first.deadline.is_past(now) {
             return None;
         }
-        let slot = first.slot;
-        self.ladder.remove_first(note_place(&mut self.slots));
-        self.vacate(slot)
+        let number = first.slot;
+        self.ladder.remove_first(&mut self.slots);
+        self.vacate(number)
     }
 
     /// Ends a pass: what was inserted since its beginning may fire from now on. Outside a pass it
@@ -212,7 +229,7 @@ impl<P> Timers<P> {
         // In the order in which they were inserted.
         let mut side_list = mem::take(&mut self.side_list);
         for entry in side_list.drain(..) {
-            self.ladder.insert(entry, note_place(&mut self.slots));
+            self.ladder.insert(entry, &mut self.slots);
         }
         side_list.shrink_to(KEPT);
         self.side_list = side_list;
@@ -227,24 +244,12 @@ impl<P> Timers<P> {
 
     /// All pending timers, in no order.
     pub fn pending(&self) -> impl Iterator<Item = (Deadline, &P)> {
-        let entries = self.ladder.entries().chain(&self.side_list);
-        entries.filter_map(|entry| {
-            let payload = self.slots[entry.slot as usize].payload.as_ref()?;
-            Some((entry.deadline, payload))
-        })
+        self.slots.iter().filter_map(|slot| Some((slot.deadline, slot.payload.as_ref()?)))
     }
 
     /// Whether the timer has neither fired nor been cancelled.
     pub fn is_pending(&self, id: TimerId) -> bool {
-        // A slot that is vacant or another timer's leads to another entry, if to any, and no two
-        // entries have the same sequence number.
-        let Some(Slot { place, .. }) = self.slots.get(id.slot as usize) else { return false };
-        match place.index_elsewhere() {
-            None => self.ladder.has(*place, id.sequence),
-            Some(index) => {
-                self.side_list.get(index).is_some_and(|entry| entry.sequence == id.sequence)
-            }
-        }
+        self.slots.get(id.slot as usize).is_some_and(|slot| slot.holds(id.sequence))
     }
 
     /// How many timers are pending.
@@ -259,34 +264,25 @@ impl<P> Timers<P> {
         self.len() == 0
     }
 
-    /// Finds a slot for a payload. Its place is still to be noted.
-    #[inline]
-    fn occupy(&mut self, payload: P) -> u32 {
-        let number = self.vacant;
-        let Some(slot) = self.slots.get_mut(number as usize) else { return self.add_slot(payload) };
-        self.vacant = slot.place.0;
-        // There was none.
-        mem::forget(slot.payload.replace(payload));
-        number
-    }
-
+    /// Adds a vacant slot, where none is.
+    #[cold]
     #[inline(never)]
-    fn add_slot(&mut self, payload: P) -> u32 {
-        let slot = self.slots.len() as u32;
-        assert!(slot < Place::INDICES, "more than 134,217,728 timers are pending");
-        self.slots.push(Slot { place: Place(NO_SLOT), payload: Some(payload) });
+    fn add_slot(&mut self) {
+        let number = self.slots.len() as u32;
+        assert!(number < NO_SLOT, "more than 134,217,727 timers are pending");
+        let (deadline, sequence) = (Deadline::NEVER, NonZeroU64::MIN);
+        let place = Place::vacant(mem::replace(&mut self.vacant, number));
+        self.slots.push(Slot { deadline, sequence, place, payload: None });
         self.few = self.slots.len() / FEW;
         self.look_below = self.look_below_for_slots();
-        slot
     }
 
     /// Takes the payload of a timer that is out of the ladder and the side list.
     #[inline]
-    fn vacate(&mut self, slot: u32) -> Option<P> {
-        let vacated = &mut self.slots[slot as usize];
-        let payload = vacated.payload.take();
-        vacated.place = Place(mem::replace(&mut self.vacant, slot));
-        self.removals += 1;
+    fn vacate(&mut self, number: u32) -> Option<P> {
+        let slot = &mut self.slots[number as usize];
+        let payload = slot.payload.take();
+        slot.put(Place::vacant(mem::replace(&mut self.vacant, number)));
         if self.ladder.len() < self.look_below {
             self.give_back();
         }
@@ -300,16 +296,18 @@ impl<P> Timers<P> {
     /// Gives memory back, as the module's documentation says.
     #[cold]
     fn give_back(&mut self) {
+        self.removals += 1;
         if self.len() > self.few && self.removals < self.slots.len() {
             return;
         }
+        self.ladder.tidy_far(&mut self.slots);
         let used = self.slots.iter().rposition(|slot| slot.payload.is_some());
         self.slots.truncate(used.map_or(0, |last| last + 1));
         // The vacant ones are linked anew, the lowest first, so that the high ones stay vacant.
         self.vacant = NO_SLOT;
         for (index, slot) in self.slots.iter_mut().enumerate().rev() {
             if slot.payload.is_none() {
-                slot.place = Place(mem::replace(&mut self.vacant, index as u32));
+                slot.put(Place::vacant(mem::replace(&mut self.vacant, index as u32)));
             }
         }
         self.slots.shrink_to(KEPT.max(2 * self.slots.len()));
@@ -333,12 +331,6 @@ impl<P> fmt::Debug for Timers<P> {
             .field("next_deadline", &self.next_deadline())
             .finish_non_exhaustive()
     }
-}
-
-/// Writes the new places of entries that the ladder moves into their slots.
-#[inline]
-fn note_place<P>(slots: &mut [Slot<P>]) -> impl FnMut(u32, Place) {
-    |slot, place| slots[slot as usize].place = place
 }
 
 #[cfg(test)]

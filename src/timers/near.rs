@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use super::place::{Entry, Place};
+use super::place::{Entry, Place, Slot};
 
 /// So many at most where something is inserted between others. In tests few, so that a few timers are
 /// on many rungs.
@@ -45,6 +45,7 @@ impl Near {
     }
 
     /// All that are pending, in order.
+    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.entries[self.gone..].iter().filter(|entry| !entry.is_vacant())
     }
@@ -102,40 +103,40 @@ impl Near {
         self.place(index)
     }
 
-    /// The index of an entry whose place was this when it came, or it was here.
-    pub(super) fn find(&self, place: Place, is_it: impl Fn(&Entry) -> bool) -> Option<usize> {
+    /// The index of the entry of a slot whose place was this when it came, or it was here.
+    pub(super) fn find(&self, place: Place, slot: u32) -> Option<usize> {
         let index = place.index_after(self.base);
-        let is_here = index >= self.gone && self.entries.get(index).is_some_and(&is_it);
-        if is_here {
+        let is_its = |entry: &Entry| entry.slot == slot;
+        if index >= self.gone && self.entries.get(index).is_some_and(is_its) {
             return Some(index);
         }
         // It was moved when it was one of the few, and is none of those behind them.
         let mut few = self.entries[self.gone..].iter().take(NEAR_MOST + 1);
-        Some(self.gone + few.position(is_it)?)
+        Some(self.gone + few.position(is_its)?)
     }
 
     /// Takes out the first.
     #[inline]
-    pub(super) fn remove_first(&mut self, moved: impl FnMut(u32, Place)) {
+    pub(super) fn remove_first<P>(&mut self, slots: &mut [Slot<P>]) {
         self.gone += 1;
         if self.vacant > 0 || self.gone % KEPT == 0 {
-            self.tidy(moved);
+            self.tidy(slots);
         }
     }
 
-    /// Takes out what [`find`](Self::find) has found, and tells `moved` what came elsewhere by that.
-    pub(super) fn remove(&mut self, index: usize, moved: impl FnMut(u32, Place)) {
+    /// Takes out what [`find`](Self::find) has found.
+    pub(super) fn remove<P>(&mut self, index: usize, slots: &mut [Slot<P>]) {
         if index == self.gone {
-            return self.remove_first(moved);
+            return self.remove_first(slots);
         }
         self.entries[index].vacate();
         self.vacant += 1;
-        self.tidy(moved);
+        self.tidy(slots);
     }
 
     /// Leaves no vacant place at either end, and few between, and gives memory back.
     #[inline(never)]
-    fn tidy(&mut self, moved: impl FnMut(u32, Place)) {
+    fn tidy<P>(&mut self, slots: &mut [Slot<P>]) {
         while self.entries.get(self.gone).is_some_and(Entry::is_vacant) {
             self.gone += 1;
             self.vacant -= 1;
@@ -145,7 +146,7 @@ impl Near {
             self.vacant -= 1;
         }
         if self.vacant > NEAR_MOST.max(self.len() / 2) {
-            self.close_up(moved);
+            self.close_up(slots);
         }
         if self.entries.capacity() > KEPT.max(4 * self.len()) {
             self.forget_gone();
@@ -161,33 +162,33 @@ impl Near {
     /// Leaves no vacant place.
     #[cold]
     #[inline(never)]
-    fn close_up(&mut self, mut moved: impl FnMut(u32, Place)) {
+    fn close_up<P>(&mut self, slots: &mut [Slot<P>]) {
         self.forget_gone();
         self.entries.retain(|entry| !entry.is_vacant());
         self.vacant = 0;
         for (index, entry) in self.entries.iter().enumerate() {
-            moved(entry.slot, self.place(index));
+            slots[entry.slot as usize].put(self.place(index));
         }
     }
 
     /// Takes out all but the first so many, places included.
-    pub(super) fn split_off(&mut self, first: usize, moved: impl FnMut(u32, Place)) -> Vec<Entry> {
+    pub(super) fn split_off<P>(&mut self, first: usize, slots: &mut [Slot<P>]) -> Vec<Entry> {
         let mut later = self.entries.split_off(self.gone + first);
         let len = later.len();
         later.retain(|entry| !entry.is_vacant());
         self.vacant -= len - later.len();
-        self.tidy(moved);
+        self.tidy(slots);
         later
     }
 
     /// Takes in a rung's entries, where none are, and leaves an empty vector.
-    pub(super) fn refill(&mut self, entries: &mut Vec<Entry>, mut moved: impl FnMut(u32, Place)) {
+    pub(super) fn refill<P>(&mut self, entries: &mut Vec<Entry>, slots: &mut [Slot<P>]) {
         self.entries.clear();
         self.gone = 0;
         mem::swap(&mut self.entries, entries);
         self.entries.sort_unstable_by_key(Entry::key);
         for (index, entry) in self.entries.iter().enumerate() {
-            moved(entry.slot, self.place(index));
+            slots[entry.slot as usize].put(self.place(index));
         }
     }
 

@@ -1,26 +1,59 @@
-//! What stands in the ladder, and where.
+//! Where a timer is: its slot, its entry if it has one, and the place of that.
 
 use std::num::NonZeroU64;
 
 use crate::clock::Deadline;
 
-/// There are so many rungs at most; of such a size that each is twice that of the one behind it, they
-/// would hold more timers than a place can tell apart.
-pub(super) const MOST_RUNGS: usize = 30;
+/// There are so many rungs at most. Each is about a quarter of the one before it, or half of it, so
+/// there is hardly ever one too few.
+pub(super) const MOST_RUNGS: usize = 12;
 
-/// A timer as the ladder sees it: 24 bytes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Entry {
+/// In place of a slot's number: there is none.
+pub(super) const NO_SLOT: u32 = Place::INDICES - 1;
+
+/// What is known of a timer. Its number is part of the timer's identity, so it stays where it is.
+pub(super) struct Slot<P> {
     /// When it is due.
     pub(super) deadline: Deadline,
     /// Which insertion it was: decides between equal deadlines, and is never used twice.
     pub(super) sequence: NonZeroU64,
-    /// Where its payload is.
+    pub(super) place: Place,
+    /// `None` if the slot is vacant.
+    pub(super) payload: Option<P>,
+}
+
+/// A timer that is not far, as the ladder sees it: 24 bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    pub(super) deadline: Deadline,
+    pub(super) sequence: NonZeroU64,
+    /// The number of its slot.
     pub(super) slot: u32,
 }
 
-/// In place of the slot of an entry that is none any more.
-const NO_SLOT: u32 = u32::MAX;
+/// Where a timer is, and whether its slot is on the list of those that are far, or were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place(u32);
+
+impl<P> Slot<P> {
+    /// As of [`Entry::key`].
+    #[inline]
+    pub(super) fn key(&self) -> u128 {
+        key(self.deadline, self.sequence)
+    }
+
+    /// Notes another place.
+    #[inline]
+    pub(super) fn put(&mut self, place: Place) {
+        self.place = Place(place.0 | self.place.0 & Place::LISTED);
+    }
+
+    /// Whether it holds the timer that this insertion has made.
+    #[inline]
+    pub(super) fn holds(&self, sequence: NonZeroU64) -> bool {
+        self.sequence == sequence && self.payload.is_some()
+    }
+}
 
 impl Entry {
     /// Leaves a place that keeps its order.
@@ -34,15 +67,29 @@ impl Entry {
     }
 
     /// Deadline and sequence in one number, which compares without a branch.
+    #[inline]
     pub(super) fn key(&self) -> u128 {
-        u128::from(self.deadline.rank()) << 64 | u128::from(self.sequence.get())
+        key(self.deadline, self.sequence)
     }
 }
 
-/// Where an entry is: its rung in the upper bits and its index there, or that it is near, or that it
-/// is somewhere else.
+#[inline]
+pub(super) fn key(deadline: Deadline, sequence: NonZeroU64) -> u128 {
+    u128::from(deadline.rank()) << 64 | u128::from(sequence.get())
+}
+
+/// The upper bits of a place say what its lower bits are the index of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place(pub(super) u32);
+pub(super) enum Kind {
+    /// An entry of this rung.
+    Rung(usize),
+    Near,
+    Far,
+    /// An entry of the side list.
+    Aside,
+    /// The slot is vacant, and that is the index of the next vacant one.
+    Vacant,
+}
 
 impl Place {
     const INDEX_BITS: u32 = 27;
@@ -50,45 +97,64 @@ impl Place {
     /// One more than the largest index.
     pub(super) const INDICES: u32 = 1 << Self::INDEX_BITS;
 
-    /// Near, so many places behind the one with the number `base`.
-    #[inline]
-    pub(super) fn near(base: u32, index: usize) -> Self {
-        let index = base.wrapping_add(index as u32) & (Self::INDICES - 1);
-        Self((MOST_RUNGS as u32) << Self::INDEX_BITS | index)
-    }
+    const LISTED: u32 = 1 << 31;
+
+    /// A place of a timer that is far: its slot is listed.
+    pub(super) const FAR: Self = Self(Self::of(MOST_RUNGS + 1, 0).0 | Self::LISTED);
 
     #[inline]
-    pub(super) fn is_near(self) -> bool {
-        self.rung() == MOST_RUNGS
-    }
-
-    /// How many places behind the one with the number `base`.
-    pub(super) fn index_after(self, base: u32) -> usize {
-        (self.0.wrapping_sub(base) & (Self::INDICES - 1)) as usize
-    }
-
-    /// Not in the ladder, but at an index of something else.
-    pub(super) const fn elsewhere(index: usize) -> Self {
-        Self((MOST_RUNGS as u32 + 1) << Self::INDEX_BITS | index as u32)
-    }
-
-    /// The index if it is not in the ladder.
-    pub(super) fn index_elsewhere(self) -> Option<usize> {
-        (self.rung() > MOST_RUNGS).then_some(self.index())
+    const fn of(kind: usize, index: u32) -> Self {
+        Self((kind as u32) << Self::INDEX_BITS | index)
     }
 
     #[inline]
     pub(super) fn in_rung(rung: usize, index: usize) -> Self {
-        Self((rung as u32) << Self::INDEX_BITS | index as u32)
+        Self::of(rung, index as u32)
+    }
+
+    /// Near, so many places behind the one with the number `base`.
+    #[inline]
+    pub(super) fn near(base: u32, index: usize) -> Self {
+        Self::of(MOST_RUNGS, base.wrapping_add(index as u32) & (Self::INDICES - 1))
+    }
+
+    pub(super) fn aside(index: usize) -> Self {
+        Self::of(MOST_RUNGS + 2, index as u32)
     }
 
     #[inline]
-    pub(super) fn rung(self) -> usize {
-        (self.0 >> Self::INDEX_BITS) as usize
+    pub(super) fn vacant(next: u32) -> Self {
+        Self::of(MOST_RUNGS + 3, next)
+    }
+
+    pub(super) fn kind(self) -> Kind {
+        const NEAR: usize = MOST_RUNGS;
+        match ((self.0 & !Self::LISTED) >> Self::INDEX_BITS) as usize {
+            NEAR => Kind::Near,
+            kind if kind == NEAR + 1 => Kind::Far,
+            kind if kind == NEAR + 2 => Kind::Aside,
+            kind if kind == NEAR + 3 => Kind::Vacant,
+            rung => Kind::Rung(rung),
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_listed(self) -> bool {
+        self.0 & Self::LISTED != 0
+    }
+
+    /// The same, but not listed.
+    pub(super) fn unlisted(self) -> Self {
+        Self(self.0 & !Self::LISTED)
     }
 
     #[inline]
     pub(super) fn index(self) -> usize {
         (self.0 & (Self::INDICES - 1)) as usize
+    }
+
+    /// How many places behind the one with the number `base`.
+    pub(super) fn index_after(self, base: u32) -> usize {
+        (self.0.wrapping_sub(base) & (Self::INDICES - 1)) as usize
     }
 }

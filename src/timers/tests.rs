@@ -1,9 +1,8 @@
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::num::NonZeroUsize;
+mod model;
+
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
-
-use quickcheck::{Arbitrary, Gen, QuickCheck};
 
 use super::*;
 
@@ -25,13 +24,17 @@ fn fire<P>(timers: &mut Timers<P>, now: Time) -> Vec<P> {
 
 /// Checks what holds between any two calls.
 fn check_invariants<P>(timers: &Timers<P>) {
-    timers.ladder.check();
+    timers.ladder.check(&timers.slots);
     let mut pending = 0;
-    for entry in timers.ladder.entries().chain(&timers.side_list) {
-        let slot = &timers.slots[entry.slot as usize];
-        assert!(slot.payload.is_some());
-        assert!(timers.is_pending(TimerId { sequence: entry.sequence, slot: entry.slot }));
-        pending += 1;
+    for (number, slot) in (0..).zip(&timers.slots) {
+        assert_eq!(slot.payload.is_some(), slot.place.kind() != Kind::Vacant);
+        let id = TimerId { sequence: slot.sequence, slot: number };
+        assert_eq!(timers.is_pending(id), slot.payload.is_some());
+        pending += usize::from(slot.payload.is_some());
+    }
+    for (index, entry) in timers.side_list.iter().enumerate() {
+        let place = timers.slots[entry.slot as usize].place.unlisted();
+        assert_eq!(place, Place::aside(index));
     }
     assert_eq!(pending, timers.len());
 
@@ -39,7 +42,7 @@ fn check_invariants<P>(timers: &Timers<P>) {
     for _ in pending..timers.slots.len() {
         let slot = &timers.slots[vacant as usize];
         assert!(slot.payload.is_none());
-        vacant = slot.place.0;
+        vacant = slot.place.index() as u32;
     }
     assert_eq!(vacant, NO_SLOT);
 }
@@ -147,9 +150,9 @@ fn payloads_are_dropped_once_with_the_timers() {
 
 #[test]
 fn a_pending_timer_takes_no_more_than_the_documented_bytes() {
-    let with_niche = size_of::<Entry>() + size_of::<Slot<Box<dyn FnOnce()>>>();
-    let without_niche = size_of::<Entry>() + size_of::<Slot<(u64, u64)>>();
-    assert_eq!((with_niche, without_niche), (48, 56));
+    let slots = (size_of::<Slot<(u32, u32)>>(), size_of::<Slot<Box<dyn FnOnce()>>>());
+    assert_eq!((slots, size_of::<Entry>()), ((32, 40), 24));
+    assert_eq!(Timers::<(u32, u32)>::BYTES_EACH, 60);
     assert_eq!(size_of::<Option<TimerId>>(), 16);
 }
 
@@ -213,6 +216,41 @@ fn memory_held_by_one_high_slot_is_given_back_in_time_after_it_is_free() {
     assert!(timers.slots.len() < 2_000);
 }
 
+#[test]
+fn timers_of_one_length_that_are_cancelled_in_any_order_leave_no_memory_behind() {
+    const MANY: u64 = 10_000;
+    let stays = |ns: u64| ns % 100 == 0 || ns == MANY - 1;
+    let mut timers = Timers::new();
+    let ids: Vec<_> = (0..MANY).map(|ns| timers.insert(at(ns), ns)).collect();
+    for number in (0..MANY).map(|number| number * 7_919 % MANY).filter(|ns| !stays(*ns)) {
+        assert_eq!(timers.cancel(ids[number as usize]), Some(number));
+    }
+    check_invariants(&timers);
+    assert!(timers.ladder.capacity() <= 2 * KEPT, "{}", timers.ladder.capacity());
+    assert_eq!(
+        fire(&mut timers, time(MANY)),
+        (0..MANY).filter(|ns| stays(*ns)).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn timers_that_are_far_and_cancelled_leave_no_memory_behind() {
+    const MANY: u64 = 10_000;
+    let mut timers = Timers::new();
+    let soon: Vec<_> = (0..10).rev().map(|ns| timers.insert(at(ns), ns)).collect();
+    for _ in 0..3 {
+        let far = (0..MANY).map(|ns| timers.insert(at(MANY + ns * 7_919 % MANY), ns));
+        for id in far.collect::<Vec<_>>() {
+            assert!(timers.cancel(id).is_some());
+        }
+    }
+    check_invariants(&timers);
+    assert!(timers.slots.len() <= MANY as usize + 10);
+    assert!(timers.ladder.capacity() <= 2 * MANY as usize + KEPT, "{}", timers.ladder.capacity());
+    assert!(soon.iter().all(|id| timers.is_pending(*id)));
+    assert_eq!(fire(&mut timers, time(MANY)), (0..10).collect::<Vec<_>>());
+}
+
 /// A step is a look at an entry of a rung that is split, or the move of one to another rung.
 #[test]
 fn no_pattern_of_calls_takes_more_than_some_steps_for_each() {
@@ -245,123 +283,4 @@ fn no_pattern_of_calls_takes_more_than_some_steps_for_each() {
         let steps = timers.ladder.steps - set;
         assert!(steps < 150 * STAY, "{name}: {steps} when all have fired");
     }
-}
-
-/// One call, to be made on the timers and on the model.
-#[derive(Clone, Debug)]
-enum Call {
-    Insert(Deadline),
-    /// The id given by the insertion of this number, modulo their count.
-    Cancel(usize),
-    BeginPass,
-    PopDue(Time),
-    EndPass,
-}
-
-impl Arbitrary for Call {
-    fn arbitrary(gen_: &mut Gen) -> Call {
-        // Few different times, so that many are equal.
-        let ns = u64::arbitrary(gen_) % 8;
-        match u32::arbitrary(gen_) % 16 {
-            0 => Call::Insert(Deadline::NEVER),
-            1..=6 => Call::Insert(at(ns)),
-            7..=9 => Call::Cancel(usize::arbitrary(gen_)),
-            10 => Call::BeginPass,
-            11..=14 => Call::PopDue(time(ns)),
-            _ => Call::EndPass,
-        }
-    }
-}
-
-/// The same rules on a sorted map, with the number of the insertion for a payload.
-#[derive(Default)]
-struct Model {
-    pending: BTreeSet<(Deadline, usize)>,
-    inserted_in_pass: BTreeSet<(Deadline, usize)>,
-    in_pass: bool,
-}
-
-impl Model {
-    fn insert(&mut self, deadline: Deadline, number: usize) {
-        let set = if self.in_pass { &mut self.inserted_in_pass } else { &mut self.pending };
-        set.insert((deadline, number));
-    }
-
-    fn cancel(&mut self, number: usize) -> Option<usize> {
-        let before = self.len();
-        self.pending.retain(|key| key.1 != number);
-        self.inserted_in_pass.retain(|key| key.1 != number);
-        (self.len() < before).then_some(number)
-    }
-
-    fn pop_due(&mut self, now: Time) -> Option<usize> {
-        let (deadline, number) = *self.pending.first()?;
-        if deadline == Deadline::NEVER || deadline > Deadline::at(now) {
-            return None;
-        }
-        self.pending.pop_first();
-        Some(number)
-    }
-
-    fn end_pass(&mut self) {
-        self.pending.append(&mut self.inserted_in_pass);
-        self.in_pass = false;
-    }
-
-    fn len(&self) -> usize {
-        self.pending.len() + self.inserted_in_pass.len()
-    }
-}
-
-/// Makes the calls on both, and compares all that can be asked.
-fn agrees_with_the_model(calls: Vec<Call>) -> bool {
-    let mut timers = Timers::new();
-    let mut model = Model::default();
-    let mut ids = Vec::new();
-    for call in calls {
-        match call {
-            Call::Insert(deadline) => {
-                model.insert(deadline, ids.len());
-                ids.push(timers.insert(deadline, ids.len()));
-            }
-            Call::Cancel(choice) => {
-                if let Some(count) = NonZeroUsize::new(ids.len()) {
-                    let number = choice % count;
-                    assert_eq!(timers.cancel(ids[number]), model.cancel(number));
-                }
-            }
-            Call::BeginPass => {
-                timers.begin_pass();
-                model.end_pass();
-                model.in_pass = true;
-            }
-            Call::PopDue(now) => assert_eq!(timers.pop_due(now), model.pop_due(now)),
-            Call::EndPass => {
-                timers.end_pass();
-                model.end_pass();
-            }
-        }
-        check_invariants(&timers);
-        assert_eq!((timers.len(), timers.is_empty()), (model.len(), model.len() == 0));
-        let pending: BTreeMap<usize, Deadline> = model
-            .pending
-            .iter()
-            .chain(&model.inserted_in_pass)
-            .map(|(deadline, number)| (*number, *deadline))
-            .collect();
-        let next_deadline = pending.values().min().copied();
-        assert_eq!(timers.next_deadline(), next_deadline.unwrap_or(Deadline::NEVER));
-        for (number, id) in ids.iter().enumerate() {
-            assert_eq!(timers.is_pending(*id), pending.contains_key(&number));
-        }
-    }
-    true
-}
-
-#[test]
-fn any_calls_have_the_effect_they_have_on_a_sorted_map() {
-    QuickCheck::new()
-        .tests(500)
-        .rng(Gen::new(200))
-        .quickcheck(agrees_with_the_model as fn(Vec<Call>) -> bool);
 }
