@@ -249,6 +249,10 @@ fn timers_that_are_far_and_cancelled_leave_no_memory_behind() {
     assert!(timers.ladder.capacity() <= 2 * MANY as usize + KEPT, "{}", timers.ladder.capacity());
     assert!(soon.iter().all(|id| timers.is_pending(*id)));
     assert_eq!(fire(&mut timers, time(MANY)), (0..10).collect::<Vec<_>>());
+    // What was far then is the next now.
+    timers.insert(at(3 * MANY), 1);
+    check_invariants(&timers);
+    assert_eq!(timers.next_deadline(), at(3 * MANY));
 }
 
 /// A step is a look at an entry of a rung that is split, or the move of one to another rung.
