@@ -133,8 +133,8 @@ fn agrees_with_the_model_on_two_lengths(calls: Vec<Call>) -> bool {
 #[test]
 fn any_calls_on_timers_of_two_lengths_have_the_effect_they_have_on_a_sorted_map() {
     QuickCheck::new()
-        .tests(500)
-        .rng(Gen::new(400))
+        .tests(100)
+        .rng(Gen::new(200))
         .quickcheck(agrees_with_the_model_on_two_lengths as fn(Vec<Call>) -> bool);
 }
 
