@@ -177,6 +177,7 @@ impl Hub {
         } else if self.fds.borrow().anyone_waits() {
             Some(Duration::ZERO)
         } else {
+            self.run_queue.borrow_mut().do_io = false;
             return;
         };
         self.ask_poller(timeout);
@@ -199,6 +200,7 @@ impl Hub {
         }
         self.turn_begins();
         let (mut fds, mut queue) = (self.fds.borrow_mut(), self.run_queue.borrow_mut());
+        queue.do_io = !events.is_empty();
         for event in events.iter() {
             let [reader, writer] = fds.dispatch(&event);
             if let Some(wait) = reader {

@@ -30,7 +30,7 @@ const CACHED: usize = 64;
 
 /// So many cache lines of stack are read by one that comes back from waiting for a descriptor, up to
 /// the function that reads or writes; and by one that comes back from its turn.
-const LINES_OF_WAIT: usize = 8;
+const LINES_OF_WAIT: usize = 12;
 const LINES_OF_TURN: usize = 1;
 
 /// Names one wait of one greenlet.
@@ -204,6 +204,9 @@ pub(super) struct RunQueue {
     /// By the greenlets' places.
     parked: Vec<Option<Parked>>,
     runnable: Queue<Greenlet<Wake>, Reason>,
+    /// Whether the poller has woken some. Between two of these that read and write, the kernel has the
+    /// processor's first cache for itself, so that even a few of them are not in it.
+    pub(super) do_io: bool,
 }
 
 impl RunQueue {
@@ -289,7 +292,7 @@ impl RunQueue {
         }
         match self.runnable.pop() {
             Some((greenlet, Reason { wake, .. })) if is_pending => {
-                self.prefetch::<LINES_OF_WAIT>();
+                self.prefetch_after_wait();
                 Next::Run(greenlet, wake)
             }
             Some((greenlet, _)) => Next::Stale(greenlet),
@@ -306,7 +309,7 @@ impl RunQueue {
             first.turn() == reason.turn && (first.is_active() || place > 0 && !first.is_dead())
         });
         let Some((next, Reason { wake, .. })) = popped else { return Err(self.none_active()) };
-        self.prefetch::<LINES_OF_WAIT>();
+        self.prefetch_after_wait();
         Ok((next, wake))
     }
 
@@ -325,7 +328,7 @@ impl RunQueue {
         let (next, Reason { wake, .. }) = self.runnable.pop_if(|first, reason| {
             first.turn() == reason.turn && first.place() > 0 && first.takes_its_type()
         })?;
-        self.prefetch::<LINES_OF_WAIT>();
+        self.prefetch_after_wait();
         Some((next, wake))
     }
 
@@ -341,24 +344,27 @@ impl RunQueue {
             let turn = current.begin_turn();
             Some((current, Reason { turn, wake: Wake::Ready }))
         })?;
-        self.prefetch::<LINES_OF_TURN>();
+        if self.runnable.is_longer_than(CACHED) {
+            self.prefetch::<LINES_OF_TURN>();
+        }
         Some((next, wake))
     }
 
-    /// Has the processor fetch what the next two turns read: the block of the second, and the frame
-    /// of the first, whose block was fetched a turn ago. A few greenlets are in its caches anyway.
     #[inline(always)]
-    fn prefetch<const LINES: usize>(&self) {
-        if self.runnable.is_longer_than(CACHED) {
-            self.prefetch_two::<LINES>();
+    fn prefetch_after_wait(&self) {
+        // A few greenlets are in the processor's caches anyway.
+        if self.runnable.is_longer_than(CACHED) || self.do_io {
+            self.prefetch::<LINES_OF_WAIT>();
         }
     }
 
+    /// Has the processor fetch what the next two turns read: the block of the second, and the frame
+    /// of the first, whose block was fetched a turn ago.
     #[inline(never)]
-    fn prefetch_two<const LINES: usize>(&self) {
-        if let (Some(next), Some(second)) = (self.runnable.get_other(0), self.runnable.get_other(1))
-        {
-            next.prefetch_frames::<LINES>();
+    fn prefetch<const LINES: usize>(&self) {
+        let Some(next) = self.runnable.get_other(0) else { return };
+        next.prefetch_frames::<LINES>();
+        if let Some(second) = self.runnable.get_other(1) {
             second.prefetch();
         }
     }
