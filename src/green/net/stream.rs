@@ -193,8 +193,8 @@ impl TcpStream {
         direction: Direction,
         op: impl FnMut(&std::net::TcpStream) -> io::Result<(R, Drained)>,
     ) -> io::Result<R> {
-        let timeout = self.timeout(direction).get();
-        self.source.run(direction, |hub| hub.deadline_after(timeout), op)
+        let timeout = self.timeout(direction);
+        self.source.run(direction, |hub| hub.deadline_after(timeout.get()), op)
     }
 }
 
