@@ -350,6 +350,7 @@ impl RunQueue {
         Some((next, wake))
     }
 
+    /// Has the processor fetch what the next turns read, of greenlets that come back from a wait.
     #[inline(always)]
     fn prefetch_after_wait(&self) {
         // A few greenlets are in the processor's caches anyway.

@@ -1,12 +1,14 @@
 //! Who waits for a socket or for time among those that yield all the time.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::util::leak::guarded;
-use crate::util::sockets::pair;
+use crate::util::sockets::{pair, pipe};
+use stolon::hub::{self, trampoline};
+use stolon::poller::Interest;
 use stolon::{GreenThread, sleep, spawn};
 
 const NOW: Duration = Duration::ZERO;
@@ -101,5 +103,35 @@ fn a_heartbeat_beats_between_the_steps_of_a_task_that_yields() {
         // A beat is due after one step, and has its turn when both have had theirs.
         assert!(beats.get() >= 40 / 3, "{} beats in 40 steps", beats.get());
         heart.kill();
+    });
+}
+
+// HB-18.
+#[test]
+fn of_more_readers_than_the_poller_names_at_once_each_has_its_turn_in_order() {
+    const READERS: usize = 300;
+
+    guarded(|| {
+        let (order, mut writers) = (Rc::new(RefCell::new(Vec::new())), Vec::new());
+        let reader = |number| {
+            let ((mut reads, writer), order) = (pipe(), Rc::clone(&order));
+            writers.push(writer);
+            spawn(move || {
+                trampoline(&reads, Interest::READABLE, None).unwrap();
+                reads.read_exact(&mut [0]).unwrap();
+                order.borrow_mut().push(number);
+            })
+        };
+        let readers: Vec<_> = (0..READERS).map(reader).collect();
+        sleep(MS);
+        assert_eq!(hub::stats().descriptors, READERS);
+        let polls = hub::stats().polls;
+        for writer in &mut writers {
+            writer.write_all(b"!").unwrap();
+        }
+        readers.iter().for_each(GreenThread::wait);
+        assert!(order.take().into_iter().eq(0..READERS));
+        // As often as 128 of them have had their turns.
+        assert!(hub::stats().polls >= polls + 3);
     });
 }
