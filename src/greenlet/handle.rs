@@ -312,7 +312,9 @@ unsafe fn free_one(block: NonNull<Block>) -> Option<NonNull<Block>> {
     let parent = block.take_parent().and_then(Link::release);
     // No code of the user's runs: what is attached to it went with its last reference.
     block.clear();
-    drop(block.thread.keep(spare));
+    if let Some(spare) = block.thread.keep(spare) {
+        drop(block.thread.keep_more(spare));
+    }
     parent
 }
 

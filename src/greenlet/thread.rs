@@ -66,24 +66,28 @@ impl Thread {
         self.spare.borrow_mut().pop()
     }
 
-    /// Keeps a block to be used again, or gives it back if there are enough.
+    /// Keeps a block to be used again, if there is room for it.
     #[inline(always)]
     pub(super) fn keep(&self, block: Spare) -> Option<Spare> {
-        let mut spare = self.spare.borrow_mut();
-        if spare.len() == spare.capacity() && !self.make_room(&mut spare) {
-            return Some(block);
+        match self.spare.try_borrow_mut() {
+            Ok(mut spare) if spare.len() < spare.capacity() => spare.push(block),
+            _ => return Some(block),
         }
-        spare.push(block);
         None
     }
 
-    /// Makes room for more blocks, if more may be kept.
+    /// Keeps one for which there was no room, or gives it back if there are enough.
     #[cold]
     #[inline(never)]
-    fn make_room(&self, spare: &mut Vec<Spare>) -> bool {
+    pub(super) fn keep_more(&self, block: Spare) -> Option<Spare> {
+        self.make_room(&mut self.spare.borrow_mut());
+        self.keep(block)
+    }
+
+    /// Makes room for more blocks, if more may be kept.
+    fn make_room(&self, spare: &mut Vec<Spare>) {
         let more = spare.len().max(16).min(self.max_spare.get().saturating_sub(spare.len()));
         spare.reserve_exact(more);
-        more > 0
     }
 
     /// Keeps no blocks any more: each refers to this.
