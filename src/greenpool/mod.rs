@@ -73,6 +73,7 @@ impl GreenPool {
 
     /// A slot, which is waited for if need be; none for a member of the full pool, which runs in its own
     /// place what it would spawn.
+    #[inline]
     fn slot(&self) -> Option<Slot> {
         let runs_here = self.slots.is_full() && self.slots.runs_current();
         (!runs_here).then(|| Slots::take(&self.slots))
@@ -233,6 +234,7 @@ struct Task<F> {
 }
 
 impl<F> Task<F> {
+    #[inline]
     fn run<R>(self) -> R
     where
         F: FnOnce() -> R,

@@ -19,6 +19,8 @@ pub(super) struct Slots {
     spawners: Turnstile,
     /// Who waits for the pool to be idle.
     waiters: Turnstile,
+    /// False if nobody waits, for one or the other.
+    may_be_awaited: Cell<bool>,
 }
 
 impl Slots {
@@ -29,6 +31,7 @@ impl Slots {
             members: RefCell::default(),
             spawners: Turnstile::default(),
             waiters: Turnstile::default(),
+            may_be_awaited: Cell::new(false),
         }
     }
 
@@ -67,6 +70,7 @@ impl Slots {
 
     #[cold]
     fn wait_for_slot(&self) {
+        self.may_be_awaited.set(true);
         let turn = hub::current().map(|hub| {
             self.spawners.stand(&hub, WaitsFor::Slot, Deadline::NEVER, |turn| match turn {
                 Turn::Granted(_) => self.release(),
@@ -80,7 +84,7 @@ impl Slots {
     /// Gives a slot back, or to the next in line.
     #[inline]
     fn release(&self) {
-        if self.spawners.len() + self.waiters.len() > 0 {
+        if self.may_be_awaited.get() {
             self.release_to_others();
         } else {
             self.taken.set(self.taken.get() - 1);
@@ -89,11 +93,11 @@ impl Slots {
 
     #[inline(never)]
     fn release_to_others(&self) {
-        if self.taken.get() <= self.size.get() && self.grant() {
-            return;
+        if self.taken.get() > self.size.get() || !self.grant() {
+            self.taken.set(self.taken.get() - 1);
+            self.tell_if_idle();
         }
-        self.taken.set(self.taken.get() - 1);
-        self.tell_if_idle();
+        self.may_be_awaited.set(self.spawners.len() + self.waiters.len() > 0);
     }
 
     fn grant(&self) -> bool {
@@ -122,6 +126,7 @@ impl Slots {
 
     pub(super) fn wait_until_idle(&self) {
         while !self.is_idle() {
+            self.may_be_awaited.set(true);
             let turn = hub::current()
                 .map(|hub| self.waiters.stand(&hub, WaitsFor::Pool, Deadline::NEVER, |_| ()));
             let granted = matches!(turn, Some(Turn::Granted(_)));
@@ -140,7 +145,7 @@ pub(super) struct Slot {
 
 impl Slot {
     /// Makes the current greenlet a member.
-    #[inline]
+    #[inline(always)]
     pub(super) fn enter(&self) {
         let place = greenlet::place_of_current();
         self.slots.members.borrow_mut().insert(place);
