@@ -128,9 +128,8 @@ impl Builder {
     #[inline(always)]
     #[track_caller]
     pub fn spawn<R: 'static>(self, f: impl FnOnce() -> R + 'static) -> io::Result<GreenThread<R>> {
-        let hub = hub::try_current()?;
         let (greenlet, shared) = self.greenlet.build_with(
-            hub.mainloop_as_parent()?,
+            hub::mainloop_as_parent()?,
             hub::NextOne,
             || const { Shared::new() },
             |shared| {
@@ -142,7 +141,7 @@ impl Builder {
             },
         )?;
         greenlet.hold_itself();
-        hub.start(greenlet);
+        hub::start(greenlet);
         Ok(GreenThread { shared })
     }
 
@@ -154,15 +153,14 @@ impl Builder {
     #[inline(always)]
     #[track_caller]
     pub fn spawn_n(self, f: impl FnOnce() + 'static) -> io::Result<()> {
-        let hub = hub::try_current()?;
         let run = |_| {
             unhandled::run(f);
             Wake::Ended
         };
-        let parent = hub.mainloop_as_parent()?;
+        let parent = hub::mainloop_as_parent()?;
         let greenlet = self.greenlet.build_child(parent, hub::NextOne, run)?;
         greenlet.hold_itself();
-        hub.start(greenlet);
+        hub::start(greenlet);
         Ok(())
     }
 }

@@ -162,22 +162,21 @@ impl<T: 'static> Builder<T> {
     ) -> io::Result<(Greenlet<T>, A)> {
         let Self { name, stack_bytes, parent } = self;
         let made_at = Location::caller();
-        thread::with_current(move |current| {
-            let thread = &current.thread;
-            thread.reap();
+        let stack = thread::with_current(|current| {
+            current.thread.reap();
             let stack_bytes = stack_bytes.unwrap_or_else(stack::default_stack_bytes);
-            let stack = Stack::new(&thread.arenas, stack_bytes)?;
-            let parent = match (instead, parent) {
-                (Some(parent), _) => parent.into_link(),
-                (None, Some(parent)) => parent.handle.link(),
-                (None, None) => thread::current().link(),
-            };
-            let block = Link::new(thread, name, Some(parent));
-            block.made_at.set(Some(made_at));
-            let (run, made) = run(&block);
-            entry::prepare(&block, stack, run, successor)?;
-            tracing::begins(&block);
-            Ok((Greenlet::from_handle(block.into_handle()), made))
-        })
+            Stack::new(&current.thread.arenas, stack_bytes)
+        })?;
+        let parent = match (instead, parent) {
+            (Some(parent), _) => parent.into_link(),
+            (None, Some(parent)) => parent.handle.link(),
+            (None, None) => thread::current().link(),
+        };
+        let block = thread::with_current(|current| Link::new(&current.thread, name, Some(parent)));
+        block.made_at.set(Some(made_at));
+        let (run, made) = run(&block);
+        entry::prepare(&block, stack, run, successor)?;
+        tracing::begins(&block);
+        Ok((Greenlet::from_handle(block.into_handle()), made))
     }
 }

@@ -293,8 +293,8 @@ fn let_go<T: 'static>(next: Greenlet<T>) -> *const Block {
 fn usual_receiver<T: 'static>(block: &Block) -> Option<&Block> {
     // SAFETY: the only caller uses it for as long as nobody else runs.
     let parent = unsafe { block.parent_ref() }?;
-    let is_usual = !block.has_killer() && !parent.is_dead() && parent.takes::<T>();
-    is_usual.then_some(parent)
+    // One that is dead takes nothing.
+    (!block.has_killer() && parent.takes::<T>()).then_some(parent)
 }
 
 /// Whom the end of a greenlet reaches, and as what.

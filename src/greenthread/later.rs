@@ -79,7 +79,7 @@ impl<F: FnOnce() -> R + 'static, R: 'static> Starter<F, R> {
         match made {
             Ok(greenlet) => {
                 greenlet.hold_itself();
-                hub.start(greenlet);
+                hub::start(greenlet);
             }
             Err(e) => {
                 // It has ended by an exit, as it was dropped. Nobody has been told yet.

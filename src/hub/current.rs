@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{Hub, Wait, WaitId, Wake};
 use crate::clock::Deadline;
-use crate::greenlet::{self, Greenlet, Successor};
+use crate::greenlet::{self, Acquaintance, Greenlet, Successor};
 use crate::timers::TimerId;
 
 thread_local! {
@@ -68,7 +68,10 @@ pub(super) fn install(hub: Rc<Hub>) {
 /// When no epoll instance can be made, and when the thread is exiting.
 #[inline]
 pub(crate) fn try_current() -> io::Result<Rc<Hub>> {
-    existing().map_or_else(try_make, Ok)
+    match existing() {
+        Some(hub) => Ok(hub),
+        None => try_make(),
+    }
 }
 
 /// The thread's hub, made if there is none yet; none when the thread is exiting.
@@ -78,7 +81,31 @@ pub(crate) fn try_current() -> io::Result<Rc<Hub>> {
 /// When no epoll instance can be made.
 #[inline]
 pub(crate) fn current() -> Option<Rc<Hub>> {
-    existing().or_else(|| make().map(|hub| hub.expect("no hub could be made")))
+    match existing() {
+        Some(hub) => Some(hub),
+        None => make().map(|hub| hub.expect("no hub could be made")),
+    }
+}
+
+/// The mainloop of the thread's hub, for who only makes it a parent.
+///
+/// # Errors
+///
+/// As [`try_current`], and when no stack can be had for it.
+#[inline(always)]
+pub(crate) fn mainloop_as_parent() -> io::Result<Acquaintance> {
+    match open().and_then(|hub| hub.living_mainloop(Greenlet::acquaintance)) {
+        Some(mainloop) => Ok(mainloop),
+        None => Ok(try_current()?.mainloop()?.acquaintance()),
+    }
+}
+
+/// Makes a new greenlet runnable for the first time; while the thread exits, it is not to run.
+#[inline(always)]
+pub(crate) fn start(greenlet: Greenlet<Wake>) {
+    if let Some(hub) = open() {
+        hub.start(greenlet);
+    }
 }
 
 /// Ends a wait of one of this thread's greenlets, and makes it runnable, unless that wait is over.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::call_table::Deed;
 use super::{BUDGET, Hub, IO_BUDGET, ROUND_IS_OVER, Wake};
 use crate::clock::Time;
-use crate::greenlet::{self, Acquaintance, Greenlet, GreenletExit};
+use crate::greenlet::{self, Greenlet, GreenletExit};
 
 impl Hub {
     /// The greenlet that runs the loop; made when there is none yet or the last one died of a
@@ -20,15 +20,6 @@ impl Hub {
         match self.living_mainloop(Greenlet::clone) {
             Some(mainloop) => Ok(mainloop),
             None => self.make_mainloop(),
-        }
-    }
-
-    /// The same, for who only makes it a parent.
-    #[inline(always)]
-    pub(crate) fn mainloop_as_parent(self: &Rc<Self>) -> io::Result<Acquaintance> {
-        match self.living_mainloop(Greenlet::acquaintance) {
-            Some(mainloop) => Ok(mainloop),
-            None => self.make_mainloop().map(|mainloop| mainloop.acquaintance()),
         }
     }
 

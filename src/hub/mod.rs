@@ -72,7 +72,8 @@ pub use calls::{
     set_error_hook,
 };
 pub(crate) use current::{
-    NextOne, current, deadline_after, existing, try_current, wake, yield_now,
+    NextOne, current, deadline_after, existing, mainloop_as_parent, start, try_current, wake,
+    yield_now,
 };
 pub(crate) use fd::{Drained, Source};
 pub(crate) use fd_table::Direction;
@@ -220,7 +221,7 @@ impl Hub {
 
     /// Makes a new greenlet runnable for the first time.
     #[inline(always)]
-    pub(crate) fn start(&self, greenlet: Greenlet<Wake>) {
+    fn start(&self, greenlet: Greenlet<Wake>) {
         let id = WaitId::begin(&greenlet);
         self.run_queue.borrow_mut().push(greenlet, id, Wake::Start);
     }
