@@ -161,6 +161,9 @@ impl fmt::Display for WaitsFor {
 #[derive(Debug)]
 struct Parked {
     greenlet: Greenlet<Wake>,
+    /// The wait's, as its greenlet has it: who wakes it does not read that one's block, which may not be
+    /// in the processor's caches.
+    turn: u32,
     waits_for: WaitsFor,
     /// When it was parked, to within a pass of the mainloop; zero if that is not noted.
     since: Time,
@@ -226,7 +229,7 @@ impl RunQueue {
         // Made where it is to be: to copy what was just written in parts stalls the processor.
         if let Some(place) = self.parked.get_mut(index) {
             debug_assert!(place.is_none(), "a greenlet that runs is not parked");
-            mem::forget(place.replace(Parked { greenlet, waits_for, since }));
+            mem::forget(place.replace(Parked { greenlet, turn: id.turn, waits_for, since }));
         }
     }
 
@@ -240,7 +243,7 @@ impl RunQueue {
     #[inline(always)]
     pub(super) fn unpark(&mut self, id: WaitId) -> Option<Greenlet<Wake>> {
         let place = self.parked.get_mut(id.place as usize)?;
-        if place.as_ref()?.greenlet.turn() != id.turn {
+        if place.as_ref()?.turn != id.turn {
             return None;
         }
         Some(place.take()?.greenlet)
