@@ -89,9 +89,9 @@ pub fn getcurrent() -> Greenlet {
 }
 
 fn sleep_for(duration: Duration) {
-    if let Some(hub) = hub::current() {
-        let deadline = hub.deadline_after(Some(duration));
-        Wait::begin(&hub, WaitsFor::Sleep).park(deadline);
+    let deadline = hub::deadline_after(Some(duration));
+    if let Some(wait) = Wait::try_begin(WaitsFor::Sleep) {
+        wait.park(deadline);
     }
 }
 

@@ -38,7 +38,7 @@ impl Due {
     /// To wake a greenlet.
     #[inline]
     pub(super) fn wake(wait: WaitId) -> Self {
-        let (place, turn) = wait.parts();
+        let WaitId { place, turn } = wait;
         debug_assert!(place != NOBODY);
         Self { place, turn }
     }
@@ -54,7 +54,7 @@ impl Due {
         if self.place == NOBODY {
             Deed::Call(self.turn)
         } else {
-            Deed::Wake(WaitId::of_parts(self.place, self.turn))
+            Deed::Wake(WaitId { place: self.place, turn: self.turn })
         }
     }
 }

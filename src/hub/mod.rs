@@ -50,7 +50,8 @@ mod snapshot;
 mod stats;
 mod trampoline;
 mod turnstile;
-pub(crate) mod waiter;
+pub(crate) mod wait;
+mod waiter;
 mod watchdog;
 
 use std::cell::{Cell, RefCell};
@@ -84,7 +85,6 @@ use remote::Remote;
 pub(crate) use remote::job;
 pub use remote::{HubGone, HubHandle, JoinHandle, Waiter, Waker, handle};
 use run_queue::{Next, RunQueue};
-pub(crate) use run_queue::{WaitId, WaitsFor};
 use simulation::Simulation;
 pub use simulation::{Simulated, advance, now, simulate_seeds, simulated};
 pub(crate) use snapshot::{PendingTimer, Snapshot, State, Waiting, What};
@@ -93,6 +93,7 @@ pub use stats::{Stats, stats};
 pub(crate) use trampoline::prevent_multiple_readers;
 pub use trampoline::{notify_close, trampoline};
 pub(crate) use turnstile::{Turn, Turnstile};
+pub(crate) use wait::{WaitId, WaitsFor};
 use waiter::UnderWay;
 pub(crate) use waiter::Wait;
 

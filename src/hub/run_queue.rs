@@ -3,7 +3,7 @@
 //!
 //! Each wait of a greenlet has a [`WaitId`] of its own. A wake-up names the wait that it ends; when
 //! that wait is over already (it was woken, timed out, or its greenlet was killed) the wake-up
-//! finds that the greenlet is at another turn and does nothing. So nothing that was meant for an earlier wait ever
+//! finds it at another turn and does nothing. So nothing that was meant for an earlier wait ever
 //! ends a later one.
 //!
 //! | a wait is | until |
@@ -16,12 +16,10 @@
 //! A greenlet is in one wait at a time, at its place in the table; beginning another ends the one
 //! before.
 
-use std::fmt;
 use std::mem;
-use std::os::fd::RawFd;
 
-use super::Wake;
 use super::ring::Queue;
+use super::{WaitId, WaitsFor, Wake};
 use crate::clock::Time;
 use crate::greenlet::{self, Greenlet};
 
@@ -32,130 +30,6 @@ const CACHED: usize = 64;
 /// the function that reads or writes; and by one that comes back from its turn.
 const LINES_OF_WAIT: usize = 12;
 const LINES_OF_TURN: usize = 1;
-
-/// Names one wait of one greenlet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct WaitId {
-    /// The greenlet's place.
-    place: u32,
-    /// Which of all the waits that were ever at that place.
-    turn: u32,
-}
-
-impl WaitId {
-    /// Whether it is the newest wait of `greenlet`.
-    pub(super) fn is_of(self, greenlet: &Greenlet<Wake>) -> bool {
-        self.place == greenlet.place() && self.turn == greenlet.turn()
-    }
-
-    /// The greenlet's place.
-    pub(super) fn place(self) -> u32 {
-        self.place
-    }
-
-    /// The place and the turn.
-    pub(super) fn parts(self) -> (u32, u32) {
-        (self.place, self.turn)
-    }
-
-    /// What [`parts`](Self::parts) has said.
-    pub(super) fn of_parts(place: u32, turn: u32) -> Self {
-        Self { place, turn }
-    }
-
-    /// Begins a wait of `greenlet`; the one before is over.
-    #[inline(always)]
-    pub(super) fn begin(greenlet: &Greenlet<Wake>) -> Self {
-        Self { place: greenlet.place(), turn: greenlet.begin_turn() }
-    }
-
-    /// The wait that `greenlet` has begun last.
-    pub(super) fn newest_of(greenlet: &Greenlet<Wake>) -> Self {
-        Self { place: greenlet.place(), turn: greenlet.turn() }
-    }
-
-    /// Begins a wait of the current greenlet.
-    #[inline]
-    pub(super) fn begin_current() -> Self {
-        let (place, turn) = greenlet::begin_turn_of_current();
-        Self { place, turn }
-    }
-}
-
-/// What a greenlet waits for, for reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum WaitsFor {
-    /// Time to pass.
-    Sleep,
-    /// A descriptor to become readable.
-    Readable(RawFd),
-    /// A descriptor to become writable.
-    Writable(RawFd),
-    /// A descriptor to become readable or writable.
-    Either(RawFd),
-    /// Another green thread to end.
-    GreenThread,
-    /// A function on another thread to end.
-    Thread,
-    /// A waker to be used.
-    Waker,
-    /// A message on a channel.
-    Message,
-    /// Room for a message on a channel.
-    Room,
-    /// The other end of a stream in memory to write or read.
-    MemoryStream,
-    /// An event to be sent.
-    Event,
-    /// A permit of a semaphore.
-    Permit,
-    /// Room for a permit in a capped semaphore.
-    RoomForPermit,
-    /// An item of a queue.
-    Item,
-    /// Room in a queue, or somebody to take the item.
-    RoomForItem,
-    /// All items of a queue to be done.
-    TasksDone,
-    /// A pool of green threads to have room for one more.
-    Slot,
-    /// Green threads of a pool to end.
-    Pool,
-    /// An item of a pool.
-    PoolItem,
-    /// A value of a `DAGPool`.
-    Value,
-    /// All members of a `WaitGroup` to be done.
-    Members,
-}
-
-impl fmt::Display for WaitsFor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Sleep => write!(f, "a sleep to end"),
-            Self::Readable(fd) => write!(f, "descriptor {fd} to become readable"),
-            Self::Writable(fd) => write!(f, "descriptor {fd} to become writable"),
-            Self::Either(fd) => write!(f, "descriptor {fd} to become readable or writable"),
-            Self::GreenThread => write!(f, "a green thread to end"),
-            Self::Thread => write!(f, "another thread to finish something"),
-            Self::Waker => write!(f, "a waker"),
-            Self::Message => write!(f, "a message on a channel"),
-            Self::Room => write!(f, "room on a channel"),
-            Self::MemoryStream => write!(f, "the other end of a stream in memory"),
-            Self::Event => write!(f, "an event to be sent"),
-            Self::Permit => write!(f, "a permit of a semaphore"),
-            Self::RoomForPermit => write!(f, "room for a permit in a semaphore"),
-            Self::Item => write!(f, "an item of a queue"),
-            Self::RoomForItem => write!(f, "room in a queue"),
-            Self::TasksDone => write!(f, "the items of a queue to be done"),
-            Self::Slot => write!(f, "a slot of a pool"),
-            Self::Pool => write!(f, "a pool's green threads to end"),
-            Self::PoolItem => write!(f, "an item of a pool"),
-            Self::Value => write!(f, "a value of a DAGPool"),
-            Self::Members => write!(f, "the members of a group to be done"),
-        }
-    }
-}
 
 /// A parked greenlet.
 #[derive(Debug)]

@@ -70,10 +70,10 @@ impl Hub {
         for (deadline, due) in pending {
             let what = match due.deed() {
                 Deed::Wake(wait) => {
-                    let greenlet = by_place.get(&wait.place()).copied();
+                    let greenlet = by_place.get(&wait.place).copied();
                     let greenlet = greenlet.filter(|greenlet| wait.is_of(&greenlet.cast()));
                     if greenlet.is_some() {
-                        deadlines.insert(wait.place(), deadline);
+                        deadlines.insert(wait.place, deadline);
                     }
                     What::Wake(greenlet.cloned())
                 }

@@ -177,7 +177,7 @@ impl Hub {
         self.io_budget.set(IO_BUDGET);
         let left = self.budget.get();
         let next = if left > 0 {
-            run_queue.next_for(id.place())
+            run_queue.next_for(id.place)
         } else {
             Err(NoneActive { is_stale: false })
         };
