@@ -32,9 +32,10 @@
 //!
 //! Most timers are timeouts that are cancelled long before. So inserting and cancelling one that is due
 //! late takes the same few instructions however many there are, and what is sorted is only what is due
-//! next, and only if it does not come in order, as timers of the same length do. The order of all others is found out bit by bit, as time comes to them: all in all that is some
-//! steps for each factor of four in their number, but not evenly spread. Of a million timers that all are
-//! due late, one in so many calls looks at all of them, for a few milliseconds.
+//! next, and only if it does not come in order, as timers of the same length do. The order of all others
+//! is found out bit by bit, as time comes to them: all in all that is some steps for each factor of four
+//! in their number, but not evenly spread. Of a million timers that all are due late, one in so many
+//! calls looks at all of them, for a few milliseconds.
 //!
 //! # Memory
 //!
