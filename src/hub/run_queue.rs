@@ -102,7 +102,9 @@ impl RunQueue {
         }
         // Made where it is to be: to copy what was just written in parts stalls the processor.
         if let Some(place) = self.parked.get_mut(index) {
-            debug_assert!(place.is_none(), "a greenlet that runs is not parked");
+            if place.is_some() {
+                forget_wait_before(place);
+            }
             mem::forget(place.replace(Parked { greenlet, turn: id.turn, waits_for, since }));
         }
     }
@@ -275,4 +277,12 @@ impl RunQueue {
         all.filter(|(greenlet, reason)| greenlet.turn() == reason.turn)
             .map(|(greenlet, _)| greenlet)
     }
+}
+
+/// Takes a greenlet out that has been thrown out of its wait and waits anew before that has unwound, as it
+/// does where a tracer blocks. The caller has another handle to it.
+#[cold]
+#[inline(never)]
+fn forget_wait_before(place: &mut Option<Parked>) {
+    *place = None;
 }

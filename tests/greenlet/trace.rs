@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::rc::Rc;
 use std::thread;
+use std::time::Duration;
 
 use stolon::greenlet::{self, Greenlet, GreenletExit, SwitchError, TraceEvent};
 use stolon::stack::stack_counts;
@@ -263,7 +264,7 @@ fn green_threads_run_as_ever_while_traced() {
         .map(|n| {
             stolon::spawn(move || {
                 for _ in 0..3 {
-                    stolon::sleep(std::time::Duration::ZERO);
+                    stolon::sleep(Duration::ZERO);
                 }
                 n
             })
@@ -271,12 +272,30 @@ fn green_threads_run_as_ever_while_traced() {
         .collect();
     let results: Vec<_> = threads.iter().map(|thread| thread.wait()).collect();
     assert_eq!(results, [0, 1, 2]);
-    let killed = stolon::spawn(|| stolon::sleep(std::time::Duration::from_secs(3600)));
-    stolon::sleep(std::time::Duration::ZERO);
+    let killed = stolon::spawn(|| stolon::sleep(Duration::from_secs(3600)));
+    stolon::sleep(Duration::ZERO);
     killed.kill();
     assert!(killed.join().unwrap_err().is::<GreenletExit>());
     greenlet::cleartrace();
     assert!(log.borrow().len() > 12);
+}
+
+#[test]
+fn a_tracer_may_block_in_a_green_thread_that_is_thrown_out_of_its_wait() {
+    let waiting = stolon::spawn(|| stolon::sleep(Duration::from_secs(3600)));
+    stolon::sleep(Duration::ZERO);
+    let blocked = Rc::new(Cell::new(0));
+    let counts = Rc::clone(&blocked);
+    greenlet::settrace(move |event, _, _| {
+        if event == TraceEvent::Throw {
+            stolon::sleep(Duration::from_millis(1));
+            counts.set(counts.get() + 1);
+        }
+    });
+    waiting.kill();
+    greenlet::cleartrace();
+    assert!(waiting.join().unwrap_err().is::<GreenletExit>());
+    assert_eq!(blocked.get(), 1);
 }
 
 #[test]
