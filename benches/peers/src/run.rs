@@ -93,8 +93,8 @@ fn entrants(figure: Figure, externals: &[External]) -> Vec<(Ours, Option<&'stati
     let forms: &[Ours] = match figure {
         Figure::Machine | Figure::Stagger(_) => &[Ours::Machine],
         Figure::Switch(_) => &[Ours::Greenlet],
-        Figure::Ring { shuffled: true, .. } => &[Ours::Greenlet, Ours::HandOver],
-        Figure::Ring { .. } => &[Ours::Greenlet, Ours::HandOver, Ours::GreenThread],
+        Figure::Ring { shuffled: true, .. } => &[Ours::Greenlet, Ours::HandOver, Ours::Machine],
+        Figure::Ring { .. } => &[Ours::Greenlet, Ours::HandOver, Ours::Machine, Ours::GreenThread],
         Figure::SpawnJoin(_) => &[Ours::Greenlet, Ours::GreenThread],
         Figure::TimerCancel { .. } => &[Ours::Timers, Ours::Call],
         Figure::TimerBytes(_) => &[Ours::Timers],
@@ -140,7 +140,7 @@ fn rows(figure: Figure, entries: &[Entry], report: &mut Report) {
         let theirs = entry.contender.measured();
         let mut forms = vec![entry.ours];
         if peer == "corosensei" && matches!(figure, Figure::Ring { .. }) {
-            forms.push(Ours::HandOver);
+            forms.extend([Ours::HandOver, Ours::Machine]);
         }
         if peer == "tokio Sleep" && matches!(figure, Figure::TimerFire(_)) {
             forms.push(Ours::GreenThread);

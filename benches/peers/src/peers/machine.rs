@@ -188,8 +188,13 @@ impl Coroutine for Machine {
     }
 }
 
-/// A shuffled ring on stacks with tops at so many different cache lines of a page.
-pub fn stagger(count: usize, colours: usize) -> Result<Contender, String> {
-    let ring = coroutine::many::<Machine>(Slot::many(count, colours)?, true);
-    Ok(coroutine::ring(Figure::Stagger(count).per_iteration(Ours::Machine), ring))
+/// A ring on stacks with tops at so many different cache lines of a page.
+pub fn ring(
+    figure: Figure,
+    count: usize,
+    shuffled: bool,
+    colours: usize,
+) -> Result<Contender, String> {
+    let ring = coroutine::many::<Machine>(Slot::many(count, colours)?, shuffled);
+    Ok(coroutine::ring(figure.per_iteration(Ours::Machine), ring))
 }

@@ -79,13 +79,19 @@ fn no_greenlets(_: usize) -> Result<(), String> {
 pub const TIMERS: [(&str, fn(usize) -> Result<(), String>); 3] =
     [("stolon", timers::park), ("tokio Sleep", sleep::park), ("DelayQueue", sleep::queue_park)];
 
+/// The stacks of the machine layer begin at so many different cache lines of a page, as stolon's do.
+const COLOURS: usize = 16;
+
 /// stolon's own contender.
 pub fn ours(figure: Figure, ours: Ours) -> Made {
     match (figure, ours) {
         (Figure::Machine, Ours::Machine) => {
             coroutine::echo::<machine::Machine>(crate::bodies::Body::Flat)
         }
-        (Figure::Stagger(count), Ours::Machine) => machine::stagger(count, 16),
+        (Figure::Stagger(count), Ours::Machine) => machine::ring(figure, count, true, COLOURS),
+        (Figure::Ring { count, shuffled }, Ours::Machine) => {
+            machine::ring(figure, count, shuffled, COLOURS)
+        }
         (_, Ours::HandOver) => stolon::hand_over(figure),
         (_, Ours::Timers) => timers::contender(figure),
         (_, Ours::Call) => stolon::calls(figure),
@@ -96,5 +102,5 @@ pub fn ours(figure: Figure, ours: Ours) -> Made {
 
 /// A ring on stacks whose tops are all page-aligned: the other side of `stagger`.
 pub fn aligned(count: usize) -> Made {
-    machine::stagger(count, 1)
+    machine::ring(Figure::Stagger(count), count, true, 1)
 }
