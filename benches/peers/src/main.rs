@@ -159,13 +159,13 @@ fn main() -> ExitCode {
             _ => fail("--serve NAME CORE"),
         };
     }
-    if let [flag, name] = &names[..] {
-        if let Some(form) = form_of(flag) {
-            return match Figure::parse(name) {
-                Some(figure) => run::alone(figure, &mut Report::new(form)),
-                None => fail(&format!("no figure {name}")),
-            };
-        }
+    if let [flag, name] = &names[..]
+        && let Some(form) = form_of(flag)
+    {
+        return match Figure::parse(name) {
+            Some(figure) => run::alone(figure, &mut Report::new(form)),
+            None => fail(&format!("no figure {name}")),
+        };
     }
     let is_json = |name: &String| name == "--json";
     let form = if names.iter().any(is_json) { Form::Json } else { Form::Table };

@@ -30,7 +30,7 @@ pub struct Peer {
     pub schedules: bool,
     pub contender: fn(Figure) -> Made,
     /// Makes so many that wait, and leaves them so.
-    pub park: fn(usize) -> Result<(), String>,
+    pub park: Park,
 }
 
 /// Those that are linked into this program.
@@ -75,8 +75,11 @@ fn no_greenlets(_: usize) -> Result<(), String> {
     Err(String::from("has nothing of the kind"))
 }
 
+/// Makes so many that wait.
+type Park = fn(usize) -> Result<(), String>;
+
 /// Those whose pending timers are counted in bytes, stolon first.
-pub const TIMERS: [(&str, fn(usize) -> Result<(), String>); 3] =
+pub const TIMERS: [(&str, Park); 3] =
     [("stolon", timers::park), ("tokio Sleep", sleep::park), ("DelayQueue", sleep::queue_park)];
 
 /// The stacks of the machine layer begin at so many different cache lines of a page, as stolon's do.
