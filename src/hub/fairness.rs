@@ -8,9 +8,12 @@
 
 use std::rc::Rc;
 
+use super::call_table::Deed;
 use super::fd_table::FdTable;
-use super::{BUDGET, Due, Hub};
+use super::waiter::UnderWay;
+use super::{BUDGET, Due, Hub, IO_BUDGET, ROUND_IS_OVER, Wake, waited_for};
 use crate::clock::Deadline;
+use crate::greenlet;
 use crate::timers::TimerId;
 
 impl Hub {
@@ -32,6 +35,48 @@ impl Hub {
             self.floor.set(BUDGET);
         }
         timers.insert(deadline, due)
+    }
+
+    /// [`yield_now`](Self::yield_now), where there is nobody to rotate with, or it is the mainloop's turn.
+    pub(super) fn yield_through_mainloop(self: &Rc<Self>) {
+        // In a callback of the mainloop there is nobody to give the turn to.
+        if self.nobody_parks.get() {
+            return;
+        }
+        self.may_block();
+        let have_all_had_a_turn =
+            self.budget.get() <= self.floor.get() || self.run_queue.borrow().is_empty();
+        if have_all_had_a_turn {
+            self.wake_due();
+        }
+        let wait = UnderWay::stand_in_queue(self);
+        if have_all_had_a_turn {
+            self.floor.set(ROUND_IS_OVER);
+            self.io_budget.set(IO_BUDGET);
+            if waited_for(self.switch_into_mainloop()).is_none() {
+                self.note_late_kill(&greenlet::current());
+                self.switch_away();
+            }
+        } else {
+            self.switch_away();
+        }
+        drop(wait);
+        self.raise_due_alarm();
+    }
+
+    /// Wakes those whose time has come, up to the first call that is due: who yields comes after them, as
+    /// its turn is due later.
+    fn wake_due(&self) {
+        let (mut timers, mut queue) = (self.timers.borrow_mut(), self.run_queue.borrow_mut());
+        if timers.is_empty() {
+            return;
+        }
+        let now = self.clock.now();
+        self.observed.counts.look_at_lag(timers.next_deadline(), now);
+        while let Some(Deed::Wake(wait)) = timers.first_due(now).map(|due| due.deed()) {
+            timers.pop_due(now);
+            queue.wake(wait, Wake::Expired);
+        }
     }
 
     /// Called before a wait for a descriptor: if nobody waited before, those that yield have had no

@@ -3,7 +3,8 @@
 use std::any::Any;
 use std::rc::Rc;
 
-use super::{Hub, UnderWay, Wake};
+use super::waiter::UnderWay;
+use super::{Hub, Wake};
 use crate::greenlet::{Greenlet, SwitchError};
 
 /// What unwinding carries.

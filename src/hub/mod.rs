@@ -94,7 +94,6 @@ pub(crate) use trampoline::prevent_multiple_readers;
 pub use trampoline::{notify_close, trampoline};
 pub(crate) use turnstile::{Turn, Turnstile};
 pub(crate) use wait::{WaitId, WaitsFor};
-use waiter::UnderWay;
 pub(crate) use waiter::Wait;
 
 /// So many times control is handed on before the mainloop looks at timers and descriptors again.
@@ -292,29 +291,6 @@ impl Hub {
         self.budget.set(left - 1);
         self.io_budget.set(IO_BUDGET);
         Some(next)
-    }
-
-    fn yield_through_mainloop(self: &Rc<Self>) {
-        // In a callback of the mainloop there is nobody to give the turn to.
-        if self.nobody_parks.get() {
-            return;
-        }
-        self.may_block();
-        let have_all_had_a_turn =
-            self.budget.get() <= self.floor.get() || self.run_queue.borrow().is_empty();
-        let wait = UnderWay::stand_in_queue(self);
-        if have_all_had_a_turn {
-            self.floor.set(ROUND_IS_OVER);
-            self.io_budget.set(IO_BUDGET);
-            if waited_for(self.switch_into_mainloop()).is_none() {
-                self.note_late_kill(&greenlet::current());
-                self.switch_away();
-            }
-        } else {
-            self.switch_away();
-        }
-        drop(wait);
-        self.raise_due_alarm();
     }
 
     /// Leaves the current greenlet, which is parked or stands in the queue; returns why it runs

@@ -220,6 +220,13 @@ impl<P> Timers<P> {
         self.vacate(number)
     }
 
+    /// The payload of the first timer that is due `now`, which [`pop_due`](Self::pop_due) would remove.
+    #[inline]
+    pub fn first_due(&self, now: Time) -> Option<&P> {
+        let first = self.ladder.first().filter(|first| first.deadline.is_past(now))?;
+        self.slots[first.slot as usize].payload.as_ref()
+    }
+
     /// Ends a pass: what was inserted since its beginning may fire from now on. Outside a pass it
     /// does nothing.
     pub fn end_pass(&mut self) {
