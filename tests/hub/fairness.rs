@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::util::leak::guarded;
+use crate::util::leak::{guarded, simulated};
 use crate::util::sockets::{pair, pipe};
 use stolon::hub::{self, trampoline};
 use stolon::poller::Interest;
@@ -26,6 +26,29 @@ fn spin(count: usize, over: &Rc<Cell<bool>>, turns: &Rc<Cell<u64>>) -> Vec<Green
         })
     };
     (0..count).map(spin).collect()
+}
+
+// D12.
+#[test]
+fn those_whose_time_has_come_go_before_who_yields() {
+    simulated(|| {
+        let order = Rc::new(RefCell::new(Vec::new()));
+        let (beats, steps) = (Rc::clone(&order), Rc::clone(&order));
+        let heart = spawn(move || {
+            sleep(6 * MS);
+            beats.borrow_mut().push("beat");
+        });
+        let task = spawn(move || {
+            for step in ["first", "second", "third"] {
+                steps.borrow_mut().push(step);
+                hub::advance(5 * MS);
+                sleep(NOW);
+            }
+        });
+        heart.wait();
+        task.wait();
+        assert_eq!(*order.borrow(), ["first", "second", "beat", "third"]);
+    });
 }
 
 // HB-18.
