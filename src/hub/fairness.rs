@@ -8,10 +8,9 @@
 
 use std::rc::Rc;
 
-use super::call_table::Deed;
 use super::fd_table::FdTable;
 use super::waiter::UnderWay;
-use super::{BUDGET, Due, Hub, IO_BUDGET, ROUND_IS_OVER, Wake, waited_for};
+use super::{BUDGET, Due, Hub, IO_BUDGET, ROUND_IS_OVER, waited_for};
 use crate::clock::Deadline;
 use crate::greenlet;
 use crate::timers::TimerId;
@@ -47,7 +46,10 @@ impl Hub {
         let have_all_had_a_turn =
             self.budget.get() <= self.floor.get() || self.run_queue.borrow().is_empty();
         if have_all_had_a_turn {
-            self.wake_due();
+            // Who yields comes after those whose time has come, as its turn is due later.
+            if let Some(now) = self.look_at_timers() {
+                self.wake_due(now);
+            }
         }
         let wait = UnderWay::stand_in_queue(self);
         if have_all_had_a_turn {
@@ -62,21 +64,6 @@ impl Hub {
         }
         drop(wait);
         self.raise_due_alarm();
-    }
-
-    /// Wakes those whose time has come, up to the first call that is due: who yields comes after them, as
-    /// its turn is due later.
-    fn wake_due(&self) {
-        let (mut timers, mut queue) = (self.timers.borrow_mut(), self.run_queue.borrow_mut());
-        if timers.is_empty() {
-            return;
-        }
-        let now = self.clock.now();
-        self.observed.counts.look_at_lag(timers.next_deadline(), now);
-        while let Some(Deed::Wake(wait)) = timers.first_due(now).map(|due| due.deed()) {
-            timers.pop_due(now);
-            queue.wake(wait, Wake::Expired);
-        }
     }
 
     /// Called before a wait for a descriptor: if nobody waited before, those that yield have had no

@@ -130,11 +130,7 @@ impl Hub {
     /// Fires all timers that are due now. What is set meanwhile waits for the next time, so that a
     /// callback which schedules itself anew keeps nobody from running.
     fn fire_timers(&self) {
-        if self.timers.borrow().is_empty() {
-            return;
-        }
-        let now = self.clock.now();
-        self.observed.counts.look_at_lag(self.timers.borrow().next_deadline(), now);
+        let Some(now) = self.look_at_timers() else { return };
         self.timers.borrow_mut().begin_pass();
         while let Some(call) = self.wake_until_call(now) {
             self.turn_begins();
@@ -143,17 +139,33 @@ impl Hub {
         self.timers.borrow_mut().end_pass();
     }
 
+    /// The time, if there are timers; how late the first is counts.
+    pub(super) fn look_at_timers(&self) -> Option<Time> {
+        let timers = self.timers.borrow();
+        if timers.is_empty() {
+            return None;
+        }
+        let now = self.clock.now();
+        self.observed.counts.look_at_lag(timers.next_deadline(), now);
+        Some(now)
+    }
+
     /// Wakes those whose time has come, up to the first call that is due among them: to be run when
     /// nothing is borrowed.
     fn wake_until_call(&self, now: Time) -> Option<u32> {
+        self.wake_due(now);
+        match self.timers.borrow_mut().pop_due(now)?.deed() {
+            Deed::Call(call) => Some(call),
+            Deed::Wake(_) => unreachable!("all up to the first call were woken"),
+        }
+    }
+
+    /// Wakes those whose time has come, up to the first call that is due among them.
+    pub(super) fn wake_due(&self, now: Time) {
         let (mut timers, mut queue) = (self.timers.borrow_mut(), self.run_queue.borrow_mut());
-        loop {
-            match timers.pop_due(now)?.deed() {
-                Deed::Wake(wait) => {
-                    queue.wake(wait, Wake::Expired);
-                }
-                Deed::Call(call) => return Some(call),
-            }
+        while let Some(Deed::Wake(wait)) = timers.first_due(now).map(|due| due.deed()) {
+            timers.pop_due(now);
+            queue.wake(wait, Wake::Expired);
         }
     }
 
