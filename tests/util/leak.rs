@@ -19,7 +19,7 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Runs `body` on a new OS thread with a hub of its own, for a bounded time. Afterwards as many
 /// stacks must be in use as before, and when the thread has ended, the same descriptors must be
-/// open.
+/// open: so each test of the program that opens any must be guarded.
 ///
 /// # Panics
 ///
