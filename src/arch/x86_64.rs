@@ -1,6 +1,7 @@
 //! x86_64: the Rust side of `asm/x86_64/`.
 #![allow(unsafe_code)]
 
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::arch::{asm, global_asm};
 use std::mem::offset_of;
 
@@ -92,7 +93,5 @@ pub(crate) unsafe fn switch(
 #[inline(always)]
 pub(crate) fn prefetch(address: *const u8) {
     // SAFETY: a hint: it reads nothing that a program could see, and does not fault.
-    unsafe {
-        asm!("prefetcht0 [{}]", in(reg) address, options(readonly, nostack, preserves_flags));
-    }
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
 }

@@ -8,7 +8,6 @@
 
 use std::rc::Rc;
 
-use super::fd_table::FdTable;
 use super::waiter::UnderWay;
 use super::{BUDGET, Due, Hub, IO_BUDGET, ROUND_IS_OVER, waited_for};
 use crate::clock::Deadline;
@@ -68,17 +67,11 @@ impl Hub {
 
     /// Called before a wait for a descriptor: if nobody waited before, those that yield have had no
     /// reason to let the mainloop look.
-    #[inline]
-    pub(super) fn note_waiter(&self, fds: &FdTable) {
-        if !fds.anyone_waits() {
-            self.first_waits();
+    #[inline(always)]
+    pub(super) fn note_waiter(&self) {
+        if !self.fds.anyone_waits() {
+            self.floor.set(BUDGET);
         }
-    }
-
-    /// Called when a wait for a descriptor begins, and nobody waited for any.
-    #[inline]
-    pub(super) fn first_waits(&self) {
-        self.floor.set(BUDGET);
     }
 
     /// Counts an operation that is about to be tried; too many in a row without waiting give others

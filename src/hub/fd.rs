@@ -23,14 +23,13 @@
 use std::cell::{Cell, OnceCell};
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 
-use super::fd_table::{Ahead, FdTable, User};
+use super::entry::{Entry, Side, User};
 use super::registration::{closed, exiting, is_always_ready, timed_out};
 use super::{Direction, Hub, Wait, WaitId, WaitsFor, Wake};
 use crate::clock::Deadline;
-use crate::poller::Token;
 
 /// Whether an operation has left nothing more to read, or no more room to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,72 +48,53 @@ impl Drained {
 /// A descriptor's place in its hub.
 struct Registration {
     hub: Rc<Hub>,
-    token: Token,
-    fd: RawFd,
+    entry: Rc<Entry>,
 }
 
 impl Registration {
-    /// Whether the direction is ready, and nobody waits for it. If the registration is over it is not.
     #[inline(always)]
-    fn is_free(&self, direction: Direction) -> bool {
-        let mut fds = self.hub.fds.borrow_mut();
-        let side = fds.side(self.token, direction);
-        side.is_some_and(|side| side.ready && side.first().is_none())
+    fn side(&self, direction: Direction) -> &Side {
+        self.entry.side(direction)
     }
 
-    /// Begins a wait of the current greenlet and gives it a place in line, if it has to wait.
+    /// Begins a wait of the current greenlet, and gives it a place in line.
     ///
     /// # Errors
     ///
     /// When the descriptor was closed; and when another greenlet waits in this direction already,
     /// or was woken and has not had its turn yet, unless they may line up.
     #[inline(always)]
-    fn line_up(&self, direction: Direction) -> io::Result<Option<Place<'_>>> {
-        let mut fds = self.hub.fds.borrow_mut();
-        let nobody_waits = !fds.anyone_waits();
-        match fds.line_up_unless_ready(self.token, direction, WaitId::begin_current) {
-            Ahead::Nothing => Ok(None),
-            Ahead::Wait(id) => {
-                if nobody_waits {
-                    self.hub.first_waits();
-                }
-                Ok(Some(Place { registration: self, direction, id }))
-            }
-            Ahead::Other(first) => Err(self.hub.second_waiter(direction, self.fd, first)),
-            Ahead::Closed => Err(self.closed()),
+    fn line_up(&self, direction: Direction) -> io::Result<(Place<'_>, Wait)> {
+        let Self { hub, entry } = self;
+        self.check_open()?;
+        let side = self.side(direction);
+        let first = side.first();
+        if let Some(first) = first.filter(|_| !hub.fds.lines_up.get()) {
+            return Err(hub.second_waiter(direction, entry.fd, first));
         }
+        let wait = Wait::begin(hub, waits_for(entry, direction));
+        hub.note_waiter();
+        if first.is_none() {
+            hub.fds.stand_first(side, wait.id());
+        } else {
+            hub.fds.line_up(entry, direction, wait.id());
+        }
+        Ok((Place { registration: self, direction, id: wait.id() }, wait))
     }
 
     /// # Errors
     ///
     /// When the descriptor was closed.
+    #[inline(always)]
     fn check_open(&self) -> io::Result<()> {
-        let is_open = self.hub.fds.borrow_mut().side(self.token, Direction::Read).is_some();
-        if is_open { Ok(()) } else { Err(self.closed()) }
+        if self.entry.is_over() { Err(closed(self.entry.fd)) } else { Ok(()) }
     }
+}
 
-    #[cold]
-    fn closed(&self) -> io::Error {
-        closed(self.fd)
-    }
-
-    fn would_block(&self, direction: Direction) {
-        if let Some(side) = self.hub.fds.borrow_mut().side(self.token, direction) {
-            side.ready = false;
-        }
-    }
-
-    fn drained(&self, direction: Direction) {
-        if let Some(side) = self.hub.fds.borrow_mut().side(self.token, direction) {
-            side.ready = side.never_drained;
-        }
-    }
-
-    #[cold]
-    fn not_drained(&self, direction: Direction) {
-        if let Some(side) = self.hub.fds.borrow_mut().side(self.token, direction) {
-            side.ready = true;
-        }
+fn waits_for(entry: &Entry, direction: Direction) -> WaitsFor {
+    match direction {
+        Direction::Read => WaitsFor::Readable(entry.fd),
+        Direction::Write => WaitsFor::Writable(entry.fd),
     }
 }
 
@@ -127,30 +107,35 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Begins another wait of its greenlet here, if it has to wait once more, and says whether it has.
-    #[cold]
-    fn keep(&mut self) -> io::Result<bool> {
-        let Registration { hub, token, .. } = self.registration;
-        let mut fds = hub.fds.borrow_mut();
-        match fds.side(*token, self.direction) {
-            None => Err(self.registration.closed()),
-            Some(side) if side.ready => Ok(false),
-            Some(_) => {
-                let id = WaitId::begin_current();
-                fds.take_over(*token, self.direction, self.id, id);
-                self.id = id;
-                Ok(true)
-            }
+    /// Begins another wait of its greenlet here.
+    fn begin_again(&mut self) -> Wait {
+        let Registration { hub, entry } = self.registration;
+        let wait = Wait::begin(hub, waits_for(entry, self.direction));
+        hub.fds.take_over(entry, self.direction, self.id, wait.id());
+        self.id = wait.id();
+        wait
+    }
+
+    /// What it means that a wait here has ended by `wake`.
+    fn check(&self, wake: Wake) -> io::Result<()> {
+        if wake == Wake::Closed {
+            return Err(exiting());
         }
+        self.registration.check_open()?;
+        let side = self.registration.side(self.direction);
+        // Who comes later in line is not helped by what the first was woken for.
+        if wake == Wake::Expired && !(side.is_ready() && side.first() == Some(self.id)) {
+            return Err(timed_out());
+        }
+        Ok(())
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let Registration { hub, token, .. } = self.registration;
-        let mut fds = hub.fds.borrow_mut();
-        if let Some(next) = fds.step_out(*token, self.direction, self.id) {
-            if fds.side(*token, self.direction).is_some_and(|side| side.ready) {
+        let Registration { hub, entry } = self.registration;
+        if let Some(next) = hub.fds.step_out(entry, self.direction, self.id) {
+            if entry.side(self.direction).is_ready() {
                 hub.wake(next, Wake::Ready);
             }
         }
@@ -186,7 +171,7 @@ impl<S: AsFd> Source<S> {
     /// Whoever waits for it, by its number, finds it closed.
     fn deregister(&mut self) {
         if let Some(registration) = self.registration.take() {
-            registration.hub.deregister(registration.token, User::Owner);
+            registration.hub.deregister(&registration.entry, User::Owner);
         }
     }
 
@@ -202,6 +187,7 @@ impl<S: AsFd> Source<S> {
     /// `op`'s own; `TimedOut` when `deadline` passes; `NotConnected` when the descriptor is closed
     /// ([`notify_close`](super::notify_close)); and when another greenlet waits in this direction
     /// already.
+    #[inline(always)]
     pub(crate) fn run<R>(
         &self,
         direction: Direction,
@@ -217,24 +203,25 @@ impl<S: AsFd> Source<S> {
             if let Some(registration) = self.registration.get() {
                 if self.nonblocking.get() {
                     registration.check_open()?;
-                } else if place.is_some() || !registration.is_free(direction) {
+                } else if place.is_some() || !registration.side(direction).is_free() {
                     let deadline = deadline.get(&registration.hub);
-                    is_noted = wait(registration, direction, deadline, &mut place)?;
+                    wait(registration, direction, deadline, &mut place)?;
+                    is_noted = place.is_none();
                 }
             }
             let done = op(self.io());
-            if let Some(registration) = self.registration.get() {
+            if let Some(Registration { entry, .. }) = self.registration.get() {
                 match &done {
                     Ok((_, Drained::Yes)) if is_noted => {}
-                    Ok((_, Drained::Yes)) => registration.drained(direction),
-                    _ if is_noted => registration.not_drained(direction),
+                    Ok((_, Drained::Yes)) => entry.side(direction).drained(),
+                    _ if is_noted => entry.not_drained(direction),
                     _ => {}
                 }
             }
             match done {
                 Ok((result, _)) => return Ok(result),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock && !self.nonblocking.get() => {
-                    self.registration()?.would_block(direction);
+                    self.registration()?.side(direction).would_block();
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
@@ -254,17 +241,16 @@ impl<S: AsFd> Source<S> {
             registration => registration?,
         };
         let mut place = None;
-        loop {
-            if wait(registration, direction, deadline, &mut place)? {
-                registration.not_drained(direction);
-            }
-            let side_is_ready = |fds: &mut FdTable| {
-                fds.side(registration.token, direction).is_some_and(|side| side.ready)
-            };
-            if side_is_ready(&mut registration.hub.fds.borrow_mut()) {
-                return Ok(());
+        while place.is_some() || !registration.side(direction).is_free() {
+            wait(registration, direction, deadline, &mut place)?;
+            if place.is_none() {
+                // Nothing has been read or written.
+                registration.entry.not_drained(direction);
+            } else if registration.side(direction).is_ready() {
+                break;
             }
         }
+        Ok(())
     }
 
     #[inline(always)]
@@ -286,18 +272,16 @@ impl<S: AsFd> Source<S> {
             return Ok(registration);
         }
         let hub = super::try_current()?;
-        let fd = self.io().as_fd();
-        let token = hub.register(fd, User::Owner)?;
-        let fd = fd.as_raw_fd();
-        Ok(self.registration.get_or_init(|| Registration { hub, token, fd }))
+        let entry = hub.register(self.io().as_fd(), User::Owner)?;
+        Ok(self.registration.get_or_init(|| Registration { hub, entry }))
     }
 }
 
 /// Waits at a place in a direction's line, which is taken if there is none yet, until the descriptor may
 /// be ready; not at all if it may be now.
 ///
-/// Says whether it is noted already that it is drained by what the greenlet does next: so it is if that
-/// one was alone, as nobody runs before it has done it. It has no place any more then.
+/// If there is no place afterwards, its greenlet was alone, and nobody runs before it has done its
+/// operation: it is noted already that the descriptor is drained by that.
 ///
 /// # Errors
 ///
@@ -310,43 +294,47 @@ fn wait<'a>(
     direction: Direction,
     deadline: Deadline,
     place: &mut Option<Place<'a>>,
-) -> io::Result<bool> {
+) -> io::Result<()> {
+    let Registration { hub, entry } = registration;
+    if place.is_some() || hub.closed.get() {
+        return wait_on(registration, direction, deadline, place);
+    }
+    let (taken, wait) = registration.line_up(direction)?;
+    let wake = hub.park(wait, deadline);
+    // With nobody behind it, there is no place to keep: it tries before anyone else runs.
+    if wake == Wake::Ready && hub.fds.step_out_alone(entry, direction, taken.id) {
+        mem::forget(taken);
+        return Ok(());
+    }
+    place.insert(taken).check(wake)
+}
+
+/// [`wait`], where the greenlet has a place already, or the thread exits.
+#[cold]
+#[inline(never)]
+fn wait_on<'a>(
+    registration: &'a Registration,
+    direction: Direction,
+    deadline: Deadline,
+    place: &mut Option<Place<'a>>,
+) -> io::Result<()> {
     if registration.hub.closed.get() {
         // The thread's greenlets may be gone, too: there is nobody to begin a wait.
         return Err(exiting());
     }
-    let id = match place {
-        Some(place) => {
-            if !place.keep()? {
-                return Ok(false);
-            }
-            place.id
-        }
-        None => match registration.line_up(direction)? {
-            Some(taken) => place.insert(taken).id,
-            None => return Ok(false),
-        },
-    };
-    let waits_for = match direction {
-        Direction::Read => WaitsFor::Readable(registration.fd),
-        Direction::Write => WaitsFor::Writable(registration.fd),
-    };
-    let wake = Wait::begun(id, waits_for).park_inline(deadline);
-    let mut fds = registration.hub.fds.borrow_mut();
-    if wake == Wake::Ready && fds.step_out_alone(registration.token, direction, id) {
-        // With nobody behind it, there is no place to keep: it tries before anyone else runs.
+    let Some(kept) = place else { return Ok(()) };
+    registration.check_open()?;
+    if registration.side(direction).is_ready() {
+        return Ok(());
+    }
+    let wake = kept.begin_again().park(deadline);
+    if wake == Wake::Ready
+        && registration.hub.fds.step_out_alone(&registration.entry, direction, kept.id)
+    {
         mem::forget(place.take());
-        return Ok(true);
+        return Ok(());
     }
-    match fds.side(registration.token, direction) {
-        _ if wake == Wake::Closed => Err(exiting()),
-        None => Err(registration.closed()),
-        // Who comes later in line is not helped by what the first was woken for.
-        Some(side) if wake == Wake::Expired && !(side.ready && side.first() == Some(id)) => {
-            Err(timed_out())
-        }
-        Some(_) => Ok(false),
-    }
+    kept.check(wake)
 }
 
 impl<S: AsFd> Drop for Source<S> {
@@ -366,6 +354,7 @@ impl<F: FnOnce(&Hub) -> Deadline> LazyDeadline<F> {
         Self { make: Some(make), made: Deadline::NEVER }
     }
 
+    #[inline(always)]
     fn get(&mut self, hub: &Hub) -> Deadline {
         if let Some(make) = self.make.take() {
             self.made = make(hub);

@@ -43,13 +43,11 @@ impl Hub {
     fn renew(&self) -> io::Result<()> {
         if !self.closed.get() {
             let poller = Poller::new()?;
-            let registered: Vec<_> = self.fds.borrow().registered().collect();
-            for (fd, token) in registered {
+            for entry in self.fds.registered() {
                 // What was closed by number, say by a child that closes all it does not know, will
                 // say so when it is tried.
-                if poller.add_number(fd, token).is_err() {
-                    let waits = self.fds.borrow_mut().fail(token);
-                    for wait in waits {
+                if poller.add_number(entry.fd, entry.token).is_err() {
+                    for wait in self.fds.fail(&entry) {
                         self.wake(wait, Wake::Ready);
                     }
                 }

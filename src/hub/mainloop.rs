@@ -177,7 +177,7 @@ impl Hub {
                 panic!("{}", self.deadlock_report());
             }
             if next.is_never() { None } else { next.remaining(self.clock.now()) }
-        } else if self.fds.borrow().anyone_waits() {
+        } else if self.fds.anyone_waits() {
             Some(Duration::ZERO)
         } else {
             self.run_queue.borrow_mut().do_io = false;
@@ -188,7 +188,7 @@ impl Hub {
 
     /// Whether what happens outside may wake someone.
     pub(super) fn hears_of_others(&self) -> bool {
-        self.fds.borrow().anyone_waits() || self.remote.may_come()
+        self.fds.anyone_waits() || self.remote.may_come()
     }
 
     /// Waits for descriptors, and wakes those who waited for what has happened.
@@ -202,17 +202,11 @@ impl Hub {
             panic!("the hub cannot wait for descriptors: {e}");
         }
         self.turn_begins();
-        let (mut fds, mut queue) = (self.fds.borrow_mut(), self.run_queue.borrow_mut());
+        let mut queue = self.run_queue.borrow_mut();
         queue.do_io = !events.is_empty();
-        for event in events.iter() {
-            let [reader, writer] = fds.dispatch(&event);
-            if let Some(wait) = reader {
-                queue.wake(wait, Wake::Ready);
-            }
-            if let Some(wait) = writer {
-                queue.wake(wait, Wake::Ready);
-            }
-        }
+        self.fds.dispatch(events.iter(), |wait| {
+            queue.wake(wait, Wake::Ready);
+        });
     }
 
     /// What to say when nothing can wake anyone any more.

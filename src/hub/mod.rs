@@ -33,6 +33,7 @@ mod call_table;
 mod calls;
 pub mod channel;
 mod current;
+mod entry;
 mod fairness;
 mod fd;
 mod fd_table;
@@ -76,8 +77,8 @@ pub(crate) use current::{
     NextOne, current, deadline_after, existing, mainloop_as_parent, start, try_current, wake,
     yield_now,
 };
+pub(crate) use entry::Direction;
 pub(crate) use fd::{Drained, Source};
-pub(crate) use fd_table::Direction;
 use fd_table::FdTable;
 use late::Late;
 pub(crate) use line::{Line, Ticket};
@@ -139,7 +140,7 @@ pub(crate) struct Hub {
     /// None when the thread is exiting.
     poller: RefCell<Option<Poller>>,
     events: RefCell<Events>,
-    fds: RefCell<FdTable>,
+    fds: FdTable,
     mainloop: Cell<Option<Greenlet<Wake>>>,
     /// The mainloop's place among the greenlets; the root's while there is none.
     place_of_mainloop: Cell<u32>,
@@ -180,7 +181,7 @@ impl Hub {
             error_hook: RefCell::default(),
             poller: RefCell::new(Some(Poller::new()?)),
             events: RefCell::new(Events::with_capacity(EVENTS)),
-            fds: RefCell::default(),
+            fds: FdTable::default(),
             mainloop: Cell::new(None),
             place_of_mainloop: Cell::new(0),
             in_mainloop: Cell::new(false),

@@ -2,10 +2,11 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::rc::Rc;
 
-use super::fd_table::User;
+use super::entry::{Entry, User};
 use super::{Direction, Hub, WaitId, Wake};
-use crate::poller::{Interest, Poller, Token};
+use crate::poller::{Interest, Poller};
 
 impl Hub {
     /// Registers a descriptor, or counts another user of its registration and has the poller report
@@ -17,40 +18,37 @@ impl Hub {
     /// # Errors
     ///
     /// As [`Poller::add`](crate::poller::Poller::add); nothing is registered then.
-    pub(super) fn register(&self, fd: BorrowedFd<'_>, user: User) -> io::Result<Token> {
-        let known = self.fds.borrow().token_of(fd.as_raw_fd());
-        if let Some(token) = known {
-            let modify = |poller: &Poller| poller.modify(fd, token, Interest::BOTH);
+    pub(super) fn register(&self, fd: BorrowedFd<'_>, user: User) -> io::Result<Rc<Entry>> {
+        if let Some(known) = self.fds.find(fd.as_raw_fd()) {
+            let modify = |poller: &Poller| poller.modify(fd, known.token, Interest::BOTH);
             if self.with_poller(modify)?.is_ok() {
-                self.fds.borrow_mut().share(token, user);
-                return Ok(token);
+                known.share(user);
+                return Ok(known);
             }
             // The kernel watches no such descriptor any more.
-            self.end_registration(token);
+            self.end_registration(&known);
         }
-        let token = self.fds.borrow_mut().insert(fd.as_raw_fd(), user);
-        let added = self.with_poller(|poller| poller.add(fd, token)).and_then(|added| added);
+        let entry = self.fds.insert(fd.as_raw_fd(), user);
+        let added = self.with_poller(|poller| poller.add(fd, entry.token)).and_then(|added| added);
         if added.is_err() {
-            self.fds.borrow_mut().remove(token);
+            self.fds.remove(&entry);
         }
-        added.map(|()| token)
+        added.map(|()| entry)
     }
 
     /// Takes a user of a registration away, and ends it if nobody needs it any more.
-    pub(super) fn deregister(&self, token: Token, user: User) {
-        let is_last = self.fds.borrow_mut().leave(token, user);
-        if is_last {
-            self.end_registration(token);
+    pub(super) fn deregister(&self, entry: &Entry, user: User) {
+        if entry.leave(user) {
+            self.end_registration(entry);
         }
     }
 
     /// Ends a registration, and wakes all that wait for its descriptor: they find it closed.
-    pub(super) fn end_registration(&self, token: Token) {
-        let removed = self.fds.borrow_mut().remove(token);
-        let Some((fd, left)) = removed else { return };
+    pub(super) fn end_registration(&self, entry: &Entry) {
+        let Some(left) = self.fds.remove(entry) else { return };
         // The file may be shared with another descriptor and stay open: so it is taken out by name.
         // An error means that it is out already.
-        let _ = self.with_poller(|poller| poller.delete_number(fd));
+        let _ = self.with_poller(|poller| poller.delete_number(entry.fd));
         for wait in left {
             self.wake(wait, Wake::Ready);
         }
@@ -109,7 +107,7 @@ mod tests {
         let (hub, file) = (hub::try_current().unwrap(), File::open("/proc/self/exe").unwrap());
         for user in [User::Owner, User::Visitor, User::Visitor] {
             assert!(hub.register(file.as_fd(), user).is_err());
-            assert_eq!(hub.fds.borrow().registered().count(), 0);
+            assert_eq!(hub.fds.registered().len(), 0);
         }
     }
 }

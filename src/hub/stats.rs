@@ -136,7 +136,7 @@ impl Hub {
             polls: counts.polls.get(),
             ready: run_queue.len(),
             parked: run_queue.parked().count(),
-            descriptors: self.fds.borrow().waiting(),
+            descriptors: self.fds.waiting(),
             timers: self.timers.borrow().len(),
         }
     }

@@ -5,11 +5,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::fd_table::User;
+use super::entry::{Entry, User};
 use super::registration::{closed, exiting, is_always_ready, timed_out};
 use super::{Direction, Hub, Wait, WaitId, WaitsFor, Wake};
 use crate::clock::Deadline;
-use crate::poller::{Interest, Poller, Token};
+use crate::poller::{Interest, Poller};
 use crate::sys;
 
 /// Blocks the current greenlet, and no other, until a descriptor is ready, mirroring eventlet's
@@ -73,9 +73,8 @@ pub fn trampoline(fd: impl AsFd, interest: Interest, timeout: Option<Duration>) 
 /// Hubs of other threads are not told. A number that nobody knows of is fine.
 pub fn notify_close(fd: RawFd) {
     if let Some(hub) = super::existing() {
-        let token = hub.fds.borrow().token_of(fd);
-        if let Some(token) = token {
-            hub.end_registration(token);
+        if let Some(entry) = hub.fds.find(fd) {
+            hub.end_registration(&entry);
         }
     }
 }
@@ -84,7 +83,7 @@ pub fn notify_close(fd: RawFd) {
 /// thread's hub.
 pub(crate) fn prevent_multiple_readers(prevent: bool) {
     if let Some(hub) = super::current() {
-        hub.fds.borrow_mut().lines_up = !prevent;
+        hub.fds.lines_up.set(!prevent);
     }
 }
 
@@ -93,25 +92,22 @@ struct Visit<'a> {
     hub: &'a Rc<Hub>,
     fd: BorrowedFd<'a>,
     interest: Interest,
-    token: Token,
+    entry: Rc<Entry>,
     /// Its place in line, from the moment that it waits.
     id: Option<WaitId>,
 }
 
 impl<'a> Visit<'a> {
     fn begin(hub: &'a Rc<Hub>, fd: BorrowedFd<'a>, interest: Interest) -> io::Result<Self> {
-        let token = hub.register(fd, User::Visitor)?;
-        let visit = Self { hub, fd, interest, token, id: None };
-        let mut fds = hub.fds.borrow_mut();
-        if !fds.lines_up {
+        let entry = hub.register(fd, User::Visitor)?;
+        let visit = Self { hub, fd, interest, entry, id: None };
+        if !hub.fds.lines_up.get() {
             for direction in Direction::all_of(interest) {
-                if let Some(first) = fds.side(token, direction).and_then(|side| side.first()) {
-                    drop(fds);
+                if let Some(first) = visit.entry.side(direction).first() {
                     return Err(hub.second_waiter(direction, fd.as_raw_fd(), first));
                 }
             }
         }
-        drop(fds);
         Ok(visit)
     }
 
@@ -126,34 +122,24 @@ impl<'a> Visit<'a> {
         self.line_up(wait.id());
         match wait.park(deadline) {
             Wake::Closed => Err(exiting()),
-            _ if self.is_over() => Err(closed(number)),
+            _ if self.entry.is_over() => Err(closed(number)),
             Wake::Expired if !self.is_ready()? => Err(timed_out()),
             _ => Ok(()),
         }
     }
 
     fn line_up(&mut self, id: WaitId) {
-        let mut fds = self.hub.fds.borrow_mut();
-        self.hub.note_waiter(&fds);
+        self.hub.note_waiter();
         for direction in Direction::all_of(self.interest) {
-            fds.line_up(self.token, direction, id);
+            self.hub.fds.line_up(&self.entry, direction, id);
         }
         self.id = Some(id);
-    }
-
-    /// Whether the descriptor was closed.
-    fn is_over(&self) -> bool {
-        self.hub.fds.borrow_mut().side(self.token, Direction::Read).is_none()
     }
 
     /// Whether the descriptor is ready in a direction in which nobody came before. The poller may
     /// not have been asked since the wait began.
     fn is_ready(&self) -> io::Result<bool> {
-        let mut fds = self.hub.fds.borrow_mut();
-        let mut is_first = |direction| {
-            let side = fds.side(self.token, direction);
-            side.is_some_and(|side| side.first() == self.id)
-        };
+        let is_first = |direction| self.entry.side(direction).first() == self.id;
         let reading = self.interest.is_readable() && is_first(Direction::Read);
         let writing = self.interest.is_writable() && is_first(Direction::Write);
         Ok((reading || writing) && sys::epoll::is_ready(self.fd, reading, writing)?)
@@ -162,18 +148,16 @@ impl<'a> Visit<'a> {
 
 impl Drop for Visit<'_> {
     fn drop(&mut self) {
-        let mut fds = self.hub.fds.borrow_mut();
         let mut is_anyone_next = false;
         if let Some(id) = self.id {
             for direction in Direction::all_of(self.interest) {
-                is_anyone_next |= fds.step_out(self.token, direction, id).is_some();
+                is_anyone_next |= self.hub.fds.step_out(&self.entry, direction, id).is_some();
             }
         }
-        drop(fds);
-        self.hub.deregister(self.token, User::Visitor);
+        self.hub.deregister(&self.entry, User::Visitor);
         if is_anyone_next {
             // What this one leaves, if anything, is to be reported to the next.
-            let rearm = |poller: &Poller| poller.modify(self.fd, self.token, Interest::BOTH);
+            let rearm = |poller: &Poller| poller.modify(self.fd, self.entry.token, Interest::BOTH);
             let _ = self.hub.with_poller(rearm);
         }
     }

@@ -52,12 +52,6 @@ impl Wait {
         Self { greenlet, id, waits_for }
     }
 
-    /// A wait of the current greenlet that has begun already.
-    #[inline]
-    pub(super) fn begun(id: WaitId, waits_for: WaitsFor) -> Self {
-        Self { greenlet: greenlet::current(), id, waits_for }
-    }
-
     /// What to wake this wait by.
     #[inline]
     pub(crate) fn id(&self) -> WaitId {
