@@ -107,16 +107,38 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Begins another wait of its greenlet here.
-    fn begin_again(&mut self) -> Wait {
+    /// Waits here once more, if the descriptor is not ready.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`].
+    #[cold]
+    #[inline(never)]
+    fn wait(mut self: Box<Self>, deadline: Deadline) -> io::Result<Option<Box<Self>>> {
         let Registration { hub, entry } = self.registration;
+        if hub.closed.get() {
+            return Err(exiting());
+        }
+        self.registration.check_open()?;
+        if entry.side(self.direction).is_ready() {
+            return Ok(Some(self));
+        }
         let wait = Wait::begin(hub, waits_for(entry, self.direction));
         hub.fds.take_over(entry, self.direction, self.id, wait.id());
         self.id = wait.id();
-        wait
+        let wake = wait.park(deadline);
+        self.check(wake)?;
+        Ok(Some(self))
     }
 
-    /// What it means that a wait here has ended by `wake`.
+    /// What comes of a wait here that has ended by `wake`.
+    #[cold]
+    #[inline(never)]
+    fn keep(self, wake: Wake) -> io::Result<Option<Box<Self>>> {
+        self.check(wake)?;
+        Ok(Some(Box::new(self)))
+    }
+
     fn check(&self, wake: Wake) -> io::Result<()> {
         if wake == Wake::Closed {
             return Err(exiting());
@@ -205,7 +227,7 @@ impl<S: AsFd> Source<S> {
                     registration.check_open()?;
                 } else if place.is_some() || !registration.side(direction).is_free() {
                     let deadline = deadline.get(&registration.hub);
-                    wait(registration, direction, deadline, &mut place)?;
+                    place = wait(registration, direction, deadline, place)?;
                     is_noted = place.is_none();
                 }
             }
@@ -242,7 +264,7 @@ impl<S: AsFd> Source<S> {
         };
         let mut place = None;
         while place.is_some() || !registration.side(direction).is_free() {
-            wait(registration, direction, deadline, &mut place)?;
+            place = wait(registration, direction, deadline, place)?;
             if place.is_none() {
                 // Nothing has been read or written.
                 registration.entry.not_drained(direction);
@@ -293,48 +315,24 @@ fn wait<'a>(
     registration: &'a Registration,
     direction: Direction,
     deadline: Deadline,
-    place: &mut Option<Place<'a>>,
-) -> io::Result<()> {
+    place: Option<Box<Place<'a>>>,
+) -> io::Result<Option<Box<Place<'a>>>> {
+    if let Some(place) = place {
+        return place.wait(deadline);
+    }
     let Registration { hub, entry } = registration;
-    if place.is_some() || hub.closed.get() {
-        return wait_on(registration, direction, deadline, place);
-    }
-    let (taken, wait) = registration.line_up(direction)?;
-    let wake = hub.park(wait, deadline);
-    // With nobody behind it, there is no place to keep: it tries before anyone else runs.
-    if wake == Wake::Ready && hub.fds.step_out_alone(entry, direction, taken.id) {
-        mem::forget(taken);
-        return Ok(());
-    }
-    place.insert(taken).check(wake)
-}
-
-/// [`wait`], where the greenlet has a place already, or the thread exits.
-#[cold]
-#[inline(never)]
-fn wait_on<'a>(
-    registration: &'a Registration,
-    direction: Direction,
-    deadline: Deadline,
-    place: &mut Option<Place<'a>>,
-) -> io::Result<()> {
-    if registration.hub.closed.get() {
+    if hub.closed.get() {
         // The thread's greenlets may be gone, too: there is nobody to begin a wait.
         return Err(exiting());
     }
-    let Some(kept) = place else { return Ok(()) };
-    registration.check_open()?;
-    if registration.side(direction).is_ready() {
-        return Ok(());
+    let (place, wait) = registration.line_up(direction)?;
+    let wake = hub.park(wait, deadline);
+    // With nobody behind it, there is no place to keep: it tries before anyone else runs.
+    if wake == Wake::Ready && hub.fds.step_out_alone(entry, direction, place.id) {
+        mem::forget(place);
+        return Ok(None);
     }
-    let wake = kept.begin_again().park(deadline);
-    if wake == Wake::Ready
-        && registration.hub.fds.step_out_alone(&registration.entry, direction, kept.id)
-    {
-        mem::forget(place.take());
-        return Ok(());
-    }
-    kept.check(wake)
+    place.keep(wake)
 }
 
 impl<S: AsFd> Drop for Source<S> {

@@ -215,10 +215,30 @@ pub(super) fn not_zero(timeout: Option<Duration>) -> io::Result<Option<Duration>
     Ok(timeout)
 }
 
-/// What [`Write::write_all`] says then.
+/// [`Write::write_all`], where the first write of it has not written all.
 #[cold]
-fn none_written() -> io::Error {
-    io::Error::new(io::ErrorKind::WriteZero, "failed to write whole buffer")
+fn write_rest(
+    mut stream: &TcpStream,
+    mut buf: &[u8],
+    mut written: io::Result<usize>,
+) -> io::Result<()> {
+    loop {
+        match written {
+            Ok(0) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::WriteZero,
+                    "failed to write whole buffer",
+                ));
+            }
+            Ok(bytes) => buf = &buf[bytes..],
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+        if buf.is_empty() {
+            return Ok(());
+        }
+        written = stream.write(buf);
+    }
 }
 
 impl Read for &TcpStream {
@@ -249,17 +269,14 @@ impl Write for &TcpStream {
     }
 
     // Mostly there is room for all.
-    fn write_all(&mut self, mut buf: &[u8]) -> io::Result<()> {
-        while !buf.is_empty() {
-            match self.write(buf) {
-                Ok(bytes) if bytes == buf.len() => break,
-                Ok(0) => return Err(none_written()),
-                Ok(bytes) => buf = &buf[bytes..],
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
+    fn write_all(&mut self, buf: &[u8]) -> io::Result<()> {
+        if buf.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        match self.write(buf) {
+            Ok(bytes) if bytes == buf.len() => Ok(()),
+            begun => write_rest(self, buf, begun),
+        }
     }
 
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
