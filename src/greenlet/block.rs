@@ -106,6 +106,7 @@ const _: () = assert!(size_of::<Block>() == 192 || cfg!(stolon_asan));
 impl Block {
     /// A block at a place of its own, for a greenlet to be.
     #[cold]
+    #[inline(never)]
     pub(super) fn new(thread: &Rc<Thread>) -> Self {
         let (place, turn) = thread.registry.new_place();
         Self {

@@ -114,6 +114,7 @@ impl Nursery {
     }
 
     #[cold]
+    #[inline(never)]
     fn new_chunk(&self) -> NonNull<Chunk> {
         let all_free = u64::MAX >> (u64::BITS - SEATS);
         let head =

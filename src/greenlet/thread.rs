@@ -119,6 +119,7 @@ impl Thread {
     }
 
     #[cold]
+    #[inline(never)]
     fn reap_wards(&self) {
         drop_unless(&self.orphans, |orphan| orphan.is_current());
         drop_unless(&self.survivors, |survivor| !survivor.is_dead());
@@ -262,6 +263,7 @@ pub(super) fn root_of(greenlet: &Handle) -> Link {
 }
 
 #[cold]
+#[inline(never)]
 fn make_root() -> Handle {
     let root = GUARD.try_with(|guard| guard.root.clone());
     root.expect("no greenlets here: this thread is exiting")

@@ -69,6 +69,7 @@ impl Slots {
     }
 
     #[cold]
+    #[inline(never)]
     fn wait_for_slot(&self) {
         self.may_be_awaited.set(true);
         let turn = hub::current().map(|hub| {
@@ -183,6 +184,7 @@ impl Places {
     }
 
     #[cold]
+    #[inline(never)]
     fn insert_last(&mut self, word: usize, bit: u64) {
         self.0.resize(word, 0);
         self.0.push(bit);

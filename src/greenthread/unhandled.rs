@@ -96,6 +96,7 @@ struct Untold {
 impl Failure {
     /// What ended the current greenlet.
     #[cold]
+    #[inline(never)]
     pub(super) fn new(payload: Payload) -> Self {
         let has_name = !payload.is::<GreenletExit>() && greenlet::is_thread_alive();
         let name = has_name.then(|| greenlet::current::<()>().name().map(String::from));

@@ -141,6 +141,7 @@ impl Calls {
     /// when the calls have become an eighth of them, and an eighth of what was left by the last try, and
     /// so on; and once in as many removals as there are places.
     #[cold]
+    #[inline(never)]
     fn give_back(&mut self) {
         // An eighth, rounded so that the last call has a try of its own.
         self.few = (self.len() + FEW - 2) / FEW;

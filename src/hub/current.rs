@@ -198,6 +198,7 @@ pub(crate) fn yield_now() {
 
 /// [`yield_now`] before the thread has a hub, and when it has none any more.
 #[cold]
+#[inline(never)]
 fn yield_first() {
     if let Some(hub) = current() {
         hub.yield_now();
@@ -224,12 +225,14 @@ fn open<'a>() -> Option<&'a Hub> {
 }
 
 #[cold]
+#[inline(never)]
 fn try_make() -> io::Result<Rc<Hub>> {
     make().unwrap_or_else(|| Err(io::Error::other("no hub: this thread is exiting")))
 }
 
 /// The thread's hub, where it is not open: made if there is none yet, none when the thread is exiting.
 #[cold]
+#[inline(never)]
 fn make() -> Option<io::Result<Rc<Hub>>> {
     // Making the guard makes the thread's root, which is too late then.
     if greenlet::is_thread_alive() { HUB.try_with(Guard::hub).ok() } else { None }

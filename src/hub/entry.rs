@@ -104,7 +104,10 @@ impl Side {
 }
 
 /// One registration. When it is over, nobody waits for it and it is never ready.
+///
+/// With a cache line for itself, as each message is looked at through one of these.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(super) struct Entry {
     sides: [Side; 2],
     pub(super) fd: RawFd,
@@ -170,6 +173,7 @@ impl Entry {
 
     /// Notes that there may be more to read, or more room to write.
     #[cold]
+    #[inline(never)]
     pub(super) fn not_drained(&self, direction: Direction) {
         self.side(direction).ready.set(!self.is_over());
     }

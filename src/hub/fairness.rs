@@ -85,6 +85,7 @@ impl Hub {
     }
 
     #[cold]
+    #[inline(never)]
     fn io_is_spent(self: &Rc<Self>) {
         self.yield_now();
     }

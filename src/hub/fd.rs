@@ -279,16 +279,11 @@ impl<S: AsFd> Source<S> {
     fn spend_io(&self) {
         match self.registration.get() {
             Some(registration) => registration.hub.spend_io(),
-            // Not registered yet, as it never had to wait: all the more reason to count. Without a
-            // hub there is nobody to give a turn to.
-            None => {
-                if let Ok(hub) = super::try_current() {
-                    hub.spend_io();
-                }
-            }
+            None => spend_io_unregistered(),
         }
     }
 
+    #[inline(never)]
     fn registration(&self) -> io::Result<&Registration> {
         if let Some(registration) = self.registration.get() {
             return Ok(registration);
@@ -296,6 +291,15 @@ impl<S: AsFd> Source<S> {
         let hub = super::try_current()?;
         let entry = hub.register(self.io().as_fd(), User::Owner)?;
         Ok(self.registration.get_or_init(|| Registration { hub, entry }))
+    }
+}
+
+/// A descriptor that is not registered yet never had to wait: all the more reason to count. Without a hub
+/// there is nobody to give a turn to.
+#[inline(never)]
+fn spend_io_unregistered() {
+    if let Ok(hub) = super::try_current() {
+        hub.spend_io();
     }
 }
 

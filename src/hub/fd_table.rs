@@ -77,6 +77,7 @@ impl FdTable {
     }
 
     /// Puts a wait at the end of a direction's line, if the registration is not over.
+    #[inline(never)]
     pub(super) fn line_up(&self, entry: &Entry, direction: Direction, id: WaitId) {
         let side = entry.side(direction);
         if entry.is_over() {
@@ -153,6 +154,7 @@ impl FdTable {
 
     /// Lets the line behind one that stepped out close up.
     #[cold]
+    #[inline(never)]
     fn close_up(
         &self,
         entry: &Entry,

@@ -40,6 +40,7 @@ impl Hub {
     }
 
     #[cold]
+    #[inline(never)]
     fn renew(&self) -> io::Result<()> {
         if !self.closed.get() {
             let poller = Poller::new()?;

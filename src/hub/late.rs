@@ -52,6 +52,7 @@ impl Hub {
     }
 
     #[cold]
+    #[inline(never)]
     fn catch_up(&self) {
         self.late.any.set(false);
         for parked in self.late.alarms.take() {

@@ -206,12 +206,14 @@ impl Hub {
     }
 
     /// The deadline that is `timeout` from now; never if there is none.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn deadline_after(&self, timeout: Option<Duration>) -> Deadline {
-        match timeout {
-            Some(timeout) => Deadline::after(self.clock.now(), timeout),
-            None => Deadline::NEVER,
-        }
+        timeout.map_or(Deadline::NEVER, |timeout| self.deadline_after_some(timeout))
+    }
+
+    #[inline(never)]
+    fn deadline_after_some(&self, timeout: Duration) -> Deadline {
+        Deadline::after(self.clock.now(), timeout)
     }
 
     /// Ends a wait, and makes its greenlet runnable. False if that wait was over.

@@ -56,6 +56,7 @@ impl Hub {
 
     /// The error of a greenlet that comes second, which names the first.
     #[cold]
+    #[inline(never)]
     pub(super) fn second_waiter(
         &self,
         direction: Direction,
@@ -75,6 +76,7 @@ impl Hub {
 
 /// The error of who waits for a descriptor that is closed, or uses a socket whose was.
 #[cold]
+#[inline(never)]
 pub(super) fn closed(fd: RawFd) -> io::Error {
     let text = format!("descriptor {fd} was closed behind the hub's back or by another greenlet");
     io::Error::new(io::ErrorKind::NotConnected, text)
@@ -86,11 +88,13 @@ pub(super) fn is_always_ready(error: &io::Error) -> bool {
 }
 
 #[cold]
+#[inline(never)]
 pub(super) fn timed_out() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "timed out")
 }
 
 #[cold]
+#[inline(never)]
 pub(super) fn exiting() -> io::Error {
     io::Error::other("cannot wait for a descriptor: this thread is exiting")
 }

@@ -26,9 +26,9 @@ use crate::greenlet::{self, Greenlet};
 /// So many greenlets are taken to be in the processor's first cache.
 const CACHED: usize = 64;
 
-/// So many cache lines of stack are read by one that comes back from waiting for a descriptor, up to
-/// the function that reads or writes; and by one that comes back from its turn.
-const LINES_OF_WAIT: usize = 12;
+/// So many cache lines of stack are touched by one that comes back from waiting for a descriptor, with the
+/// function that reads or writes and the beginning of its buffer; and by one that comes back from its turn.
+const LINES_OF_WAIT: usize = 16;
 const LINES_OF_TURN: usize = 1;
 
 /// A parked greenlet.

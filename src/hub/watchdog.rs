@@ -252,6 +252,7 @@ impl Hub {
     }
 
     #[cold]
+    #[inline(never)]
     fn tell_that_turn_begins(&self) {
         if let Some(watch) = &*self.observed.watch.borrow() {
             watch.turn_begins();
@@ -267,6 +268,7 @@ impl Hub {
     }
 
     #[cold]
+    #[inline(never)]
     fn tell_that_turn_is_nobodys(&self) {
         if let Some(watch) = &*self.observed.watch.borrow() {
             watch.waits();

@@ -309,6 +309,7 @@ impl Arena {
     /// Trims a few of the warm slots. Called when a stack is taken: nobody stands on a free one
     /// then.
     #[cold]
+    #[inline(never)]
     fn trim(&self) {
         // Multiples of the golden ratio, as fractions of 2^64, lie all over the place: so each has
         // its turn, in whatever order and in crowds of whatever size they are used.

@@ -63,6 +63,7 @@ pub fn default_stack_bytes() -> usize {
 /// [`default_stack_bytes`] as long as the process was not told, which is noted so that it need not be
 /// worked out again.
 #[cold]
+#[inline(never)]
 fn first_default_stack_bytes() -> usize {
     let bytes = DEFAULT_SLOT_BYTES - arena::GUARD_BYTES - sys::memory::page_bytes();
     let noted =

@@ -303,6 +303,7 @@ impl<P> Timers<P> {
 
     /// Gives memory back, as the module's documentation says.
     #[cold]
+    #[inline(never)]
     fn give_back(&mut self) {
         self.removals += 1;
         if self.len() > self.few && self.removals < self.slots.len() {

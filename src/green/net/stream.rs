@@ -217,6 +217,7 @@ pub(super) fn not_zero(timeout: Option<Duration>) -> io::Result<Option<Duration>
 
 /// [`Write::write_all`], where the first write of it has not written all.
 #[cold]
+#[inline(never)]
 fn write_rest(
     mut stream: &TcpStream,
     mut buf: &[u8],

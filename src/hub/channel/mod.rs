@@ -92,6 +92,7 @@ impl<T> Shared<T> {
     }
 
     #[cold]
+    #[inline(never)]
     fn wait_to_send(&self, value: T) -> Result<(), SendError<T>> {
         let mut waiter = Waiter::for_one_wait();
         if self.lock().hands_over() {
@@ -146,6 +147,7 @@ impl<T> Shared<T> {
     }
 
     #[cold]
+    #[inline(never)]
     fn wait_to_receive(&self, timeout: Option<Duration>) -> Result<T, Failure> {
         let mut waiter = Waiter::for_one_wait();
         let deadline = timeout.map_or(Deadline::NEVER, |timeout| waiter.deadline_after(timeout));
