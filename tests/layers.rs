@@ -1,5 +1,6 @@
 //! Keeps the crate's order. Reads the sources, not the program: which module imports which, where
-//! `unsafe` and `libc` stand, how long the files are, and what the crate depends on.
+//! `unsafe` and `libc` stand, how long the files are, that what is rare stays out of what is often run,
+//! and what the crate depends on.
 
 use std::{fs, path::Path};
 
@@ -78,6 +79,11 @@ fn files_are_short() {
 }
 
 #[test]
+fn cold_functions_are_never_inlined() {
+    refuse_all(cold_faults);
+}
+
+#[test]
 fn dependencies_are_libc_and_memmap2() {
     let manifest = fs::read_to_string(format!("{ROOT}/Cargo.toml")).unwrap();
     assert_eq!(dependencies(&manifest), ["libc", "memmap2"]);
@@ -137,6 +143,24 @@ fn unsafe_faults(file: &str, text: &str) -> Option<String> {
         _ => return None,
     };
     Some(format!("{file}: {fault}"))
+}
+
+/// A cold function that is called from one place is inlined there when a whole program is optimised at
+/// once, unless it forbids that.
+fn cold_faults(file: &str, text: &str) -> Vec<String> {
+    let tokens = tokens(text);
+    let is_at = |index: usize, what: &[&str]| tokens[index..].starts_with(what);
+    let mut faults = Vec::new();
+    for cold in (0..tokens.len()).filter(|index| is_at(*index, &["[", "cold", "]"])) {
+        let end = (cold..tokens.len()).find(|index| is_at(*index, &["fn"])).unwrap_or(cold);
+        // The attribute may stand before this one.
+        let mut attributes = cold.saturating_sub(8)..end;
+        if !attributes.any(|index| is_at(index, &["inline", "(", "never", ")"])) {
+            let name = tokens.get(end + 1).copied().unwrap_or_default();
+            faults.push(format!("{file}: `{name}` is cold, and not `#[inline(never)]`"));
+        }
+    }
+    faults
 }
 
 /// The names in every table of dependencies but the development ones.
@@ -306,4 +330,13 @@ fn misplaced_unsafe_libc_and_dependencies_are_found() {
     let manifest = "[dependencies]\na = \"1\"\n[target.'cfg(unix)'.dependencies]\nb = \"1\"\n\
         [build-dependencies]\nc = { path = \"c\" }\n[dev-dependencies]\nd = \"1\"\n";
     assert_eq!(dependencies(manifest), ["a", "b", "c"]);
+}
+
+#[test]
+fn cold_functions_that_may_be_inlined_are_found() {
+    let faults = |text| cold_faults("hub/mod.rs", text);
+    assert_eq!(faults("#[cold]\nfn f() {} #[inline(never)] fn g() {}").len(), 1);
+    assert_eq!(faults("#[cold]\n#[inline]\npub(super) fn f() {}").len(), 1);
+    assert_eq!(faults("#[cold] #[inline(never)] fn f() {}"), [""; 0]);
+    assert_eq!(faults("#[inline(never)] #[cold] fn f() {}"), [""; 0]);
 }

@@ -158,7 +158,16 @@ pub(crate) fn deadline_after(timeout: Option<Duration>) -> Deadline {
 
 #[inline(never)]
 fn deadline_after_some(timeout: Duration) -> Deadline {
-    current().map_or(Deadline::NEVER, |hub| hub.deadline_after(Some(timeout)))
+    match open() {
+        Some(hub) => Deadline::after(hub.now(), timeout),
+        None => first_deadline_after(timeout),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn first_deadline_after(timeout: Duration) -> Deadline {
+    current().map_or(Deadline::NEVER, |hub| Deadline::after(hub.now(), timeout))
 }
 
 /// Parks the current greenlet ([`Wait::park`]).

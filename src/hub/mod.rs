@@ -201,6 +201,7 @@ impl Hub {
     }
 
     /// The time on its clock.
+    #[inline]
     pub(crate) fn now(&self) -> Time {
         self.clock.now()
     }

@@ -27,8 +27,9 @@ use crate::greenlet::{self, Greenlet};
 const CACHED: usize = 64;
 
 /// So many cache lines of stack are touched by one that comes back from waiting for a descriptor, with the
-/// function that reads or writes and the beginning of its buffer; and by one that comes back from its turn.
-const LINES_OF_WAIT: usize = 16;
+/// function that reads or writes and the beginning of its buffer; from another wait; and from its turn.
+const LINES_OF_IO: usize = 16;
+const LINES_OF_WAIT: usize = 8;
 const LINES_OF_TURN: usize = 1;
 
 /// A parked greenlet.
@@ -232,8 +233,10 @@ impl RunQueue {
     /// Has the processor fetch what the next turns read, of greenlets that come back from a wait.
     #[inline(always)]
     fn prefetch_after_wait(&self) {
-        // A few greenlets are in the processor's caches anyway.
-        if self.runnable.is_longer_than(CACHED) || self.do_io {
+        if self.do_io {
+            self.prefetch::<LINES_OF_IO>();
+        } else if self.runnable.is_longer_than(CACHED) {
+            // A few greenlets are in the processor's caches anyway.
             self.prefetch::<LINES_OF_WAIT>();
         }
     }
