@@ -303,8 +303,8 @@ fn spend_io_unregistered() {
     }
 }
 
-/// Waits at a place in a direction's line, which is taken if there is none yet, until the descriptor may
-/// be ready; not at all if it may be now.
+/// Waits at a place in a direction's line until the descriptor may be ready. Who has no place yet takes one,
+/// and waits, as the direction is not free; who has one waits only if it is not ready by now.
 ///
 /// If there is no place afterwards, its greenlet was alone, and nobody runs before it has done its
 /// operation: it is noted already that the descriptor is drained by that.

@@ -64,14 +64,16 @@
 //! 1 ms again and again, turns included, and a `DelayQueue` whose items are put in again. There are as
 //! many green threads that sleep for long as timers stay pending, if there is the memory.
 //!
-//! `sleep.overshoot_1ms` has beside it a bare `epoll_pwait2` with the thread's timer slack as it is.
+//! `sleep.overshoot_1ms` has beside it a bare `epoll_pwait2` with the thread's timer slack as it is, and a
+//! bare timer's descriptor in an epoll instance: what the kernel and the machine need to wake somebody up.
 //!
 //! In `echo` every server is a process bound to the first core, all of them are there at the same time,
 //! and they take turns of 0.4 s under load from this process, which is bound to the last core. Each
 //! connection has one request under way. *raw epoll* is a loop by hand: edge-triggered, each descriptor
 //! added once, a short read means drained. So are the loops of `park_wake.socketpair`, where stolon has
 //! a green thread for each descriptor, and the last of them to have its message wakes the sender by one
-//! more. To count stolon's system calls:
+//! more; the loop with own buffers shows what it costs there that each descriptor has some memory of its
+//! own, as whoever serves connections has. To count stolon's system calls:
 //!
 //! ```text
 //! strace -c -f target/release/peers --serve stolon 0

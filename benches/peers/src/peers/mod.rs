@@ -34,7 +34,7 @@ pub struct Peer {
 }
 
 /// Those that are linked into this program.
-pub const PEERS: [Peer; 9] = [
+pub const PEERS: [Peer; 11] = [
     Peer {
         name: "corosensei",
         schedules: false,
@@ -69,6 +69,13 @@ pub const PEERS: [Peer; 9] = [
         park: no_greenlets,
     },
     Peer { name: "raw epoll", schedules: true, contender: raw::contender, park: no_greenlets },
+    Peer {
+        name: "raw epoll, own buffers",
+        schedules: true,
+        contender: raw::with_own_buffers,
+        park: no_greenlets,
+    },
+    Peer { name: "raw timerfd", schedules: true, contender: raw::timerfd, park: no_greenlets },
 ];
 
 fn no_greenlets(_: usize) -> Result<(), String> {

@@ -12,6 +12,8 @@ use crate::measure::{Contender, time};
 use crate::timer::{NAP, all_as_median, overshoot};
 use crate::wake::{MESSAGE, PAIRS, pair};
 
+const PAGE_BYTES: usize = 4096;
+
 /// An epoll instance, and room for what a wait brings.
 pub struct Epoll {
     fd: OwnedFd,
@@ -83,8 +85,25 @@ pub fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
 pub fn contender(figure: Figure) -> Made {
     match figure {
         Figure::Overshoot => overshoots().map_err(|e| e.to_string()),
-        Figure::ParkWake => park_wake().map_err(|e| e.to_string()),
+        Figure::ParkWake => park_wake(false).map_err(|e| e.to_string()),
         _ => Err(String::from("nothing but descriptors")),
+    }
+}
+
+/// The same, with a buffer for each descriptor, on a page of its own: what it costs to keep anything for
+/// each at all.
+pub fn with_own_buffers(figure: Figure) -> Made {
+    match figure {
+        Figure::ParkWake => park_wake(true).map_err(|e| e.to_string()),
+        _ => Err(String::from("makes no difference")),
+    }
+}
+
+/// A timer of the kernel's instead of a timeout: what waking up costs at least.
+pub fn timerfd(figure: Figure) -> Made {
+    match figure {
+        Figure::Overshoot => alarms().map_err(|e| e.to_string()),
+        _ => Err(String::from("timers only")),
     }
 }
 
@@ -97,8 +116,30 @@ fn overshoots() -> io::Result<Contender> {
     Ok(Contender::new(Figure::Overshoot.per_iteration(Ours::GreenThread), Box::new(batch)))
 }
 
+/// Waits for a timer's descriptor, which is watched as in a hub.
+fn alarms() -> io::Result<Contender> {
+    // SAFETY: no pointers.
+    let fd = unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK) };
+    // SAFETY: the descriptor is new, and nobody else's.
+    let timer = unsafe { OwnedFd::from_raw_fd(checked(fd as isize)? as RawFd) };
+    let mut epoll = Epoll::new()?;
+    epoll.add(timer.as_raw_fd(), 0)?;
+    let mut nap = move || {
+        // SAFETY: all zeroes are a valid `itimerspec`: one that never goes off.
+        let mut once: libc::itimerspec = unsafe { std::mem::zeroed() };
+        once.it_value.tv_nsec = NAP.subsec_nanos().into();
+        // SAFETY: the first pointer is valid for reading, and the other may be null.
+        unsafe { libc::timerfd_settime(timer.as_raw_fd(), 0, &once, std::ptr::null_mut()) };
+        while epoll.wait(-1).is_ok_and(|events| events.count() == 0) {}
+    };
+    let batch =
+        move |iterations| Ok(all_as_median((0..iterations).map(|_| overshoot(&mut nap)).collect()));
+    Ok(Contender::new(Figure::Overshoot.per_iteration(Ours::GreenThread), Box::new(batch)))
+}
+
 /// A message to each of the pairs, and a wait until all have come.
-fn park_wake() -> io::Result<Contender> {
+fn park_wake(own_buffers: bool) -> io::Result<Contender> {
+    let mut buffers = vec![0; if own_buffers { PAIRS * PAGE_BYTES } else { PAGE_BYTES }];
     let pairs = (0..PAIRS).map(|_| pair()).collect::<io::Result<Vec<_>>>()?;
     let mut epoll = Epoll::new()?;
     for (index, (_, far)) in pairs.iter().enumerate() {
@@ -110,11 +151,16 @@ fn park_wake() -> io::Result<Contender> {
         for (near, _) in &pairs {
             send(near.as_raw_fd(), &MESSAGE)?;
         }
-        let (mut left, mut buffer) = (PAIRS, [0; 1024]);
+        let mut left = PAIRS;
         while left > 0 {
             for (index, flags) in epoll.wait(-1)? {
                 if flags & libc::EPOLLIN as u32 != 0 {
-                    let bytes = receive(pairs[index as usize].1.as_raw_fd(), &mut buffer)?;
+                    let index = index as usize;
+                    // Like stacks, at different cache lines of their pages.
+                    let own = index * PAGE_BYTES + index % 16 * 64;
+                    let start = if own_buffers { own } else { 0 };
+                    let buffer = &mut buffers[start..][..1024];
+                    let bytes = receive(pairs[index].1.as_raw_fd(), buffer)?;
                     assert_eq!(bytes, MESSAGE.len());
                     left -= 1;
                 }
