@@ -104,10 +104,7 @@ impl Side {
 }
 
 /// One registration. When it is over, nobody waits for it and it is never ready.
-///
-/// With a cache line for itself, as each message is looked at through one of these.
 #[derive(Debug)]
-#[repr(align(64))]
 pub(super) struct Entry {
     sides: [Side; 2],
     pub(super) fd: RawFd,
