@@ -159,7 +159,7 @@ pub(crate) fn deadline_after(timeout: Option<Duration>) -> Deadline {
 #[inline(never)]
 fn deadline_after_some(timeout: Duration) -> Deadline {
     match open() {
-        Some(hub) => Deadline::after(hub.now(), timeout),
+        Some(hub) => hub.deadline_after(Some(timeout)),
         None => first_deadline_after(timeout),
     }
 }
@@ -167,7 +167,7 @@ fn deadline_after_some(timeout: Duration) -> Deadline {
 #[cold]
 #[inline(never)]
 fn first_deadline_after(timeout: Duration) -> Deadline {
-    current().map_or(Deadline::NEVER, |hub| Deadline::after(hub.now(), timeout))
+    current().map_or(Deadline::NEVER, |hub| hub.deadline_after(Some(timeout)))
 }
 
 /// Parks the current greenlet ([`Wait::park`]).

@@ -67,18 +67,13 @@ impl Registration {
     fn line_up(&self, direction: Direction) -> io::Result<(Place<'_>, Wait)> {
         let Self { hub, entry } = self;
         self.check_open()?;
-        let side = self.side(direction);
-        let first = side.first();
+        let first = self.side(direction).first();
         if let Some(first) = first.filter(|_| !hub.fds.lines_up.get()) {
             return Err(hub.second_waiter(direction, entry.fd, first));
         }
         let wait = Wait::begin(hub, waits_for(entry, direction));
         hub.note_waiter();
-        if first.is_none() {
-            hub.fds.stand_first(side, wait.id());
-        } else {
-            hub.fds.line_up(entry, direction, wait.id());
-        }
+        hub.fds.line_up(entry, direction, wait.id());
         Ok((Place { registration: self, direction, id: wait.id() }, wait))
     }
 
@@ -107,7 +102,7 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Waits here once more, if the descriptor is not ready.
+    /// Waits here once more, if the descriptor is not ready, on a hub that is not closed.
     ///
     /// # Errors
     ///
@@ -116,9 +111,6 @@ impl Place<'_> {
     #[inline(never)]
     fn wait(mut self: Box<Self>, deadline: Deadline) -> io::Result<Option<Box<Self>>> {
         let Registration { hub, entry } = self.registration;
-        if hub.closed.get() {
-            return Err(exiting());
-        }
         self.registration.check_open()?;
         if entry.side(self.direction).is_ready() {
             return Ok(Some(self));
@@ -321,13 +313,13 @@ fn wait<'a>(
     deadline: Deadline,
     place: Option<Box<Place<'a>>>,
 ) -> io::Result<Option<Box<Place<'a>>>> {
-    if let Some(place) = place {
-        return place.wait(deadline);
-    }
     let Registration { hub, entry } = registration;
     if hub.closed.get() {
         // The thread's greenlets may be gone, too: there is nobody to begin a wait.
         return Err(exiting());
+    }
+    if let Some(place) = place {
+        return place.wait(deadline);
     }
     let (place, wait) = registration.line_up(direction)?;
     let wake = hub.park(wait, deadline);

@@ -12,7 +12,7 @@ use std::os::fd::RawFd;
 use std::rc::Rc;
 
 use super::WaitId;
-use super::entry::{Direction, Entry, Side, User};
+use super::entry::{Direction, Entry, User};
 use crate::poller::{Event, Token};
 
 #[derive(Debug, Default)]
@@ -77,27 +77,26 @@ impl FdTable {
     }
 
     /// Puts a wait at the end of a direction's line, if the registration is not over.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn line_up(&self, entry: &Entry, direction: Direction, id: WaitId) {
-        let side = entry.side(direction);
         if entry.is_over() {
             return;
         }
+        let side = entry.side(direction);
         if side.first().is_none() {
-            self.stand_first(side, id);
+            side.set_first(Some(id));
         } else {
-            let mut lines = self.lines.borrow_mut();
-            lines.entry((entry.token.slot(), direction)).or_default().push_back(id);
-            side.has_line.set(true);
-            self.waiting.set(self.waiting.get() + 1);
+            self.line_up_behind(entry, direction, id);
         }
+        self.waiting.set(self.waiting.get() + 1);
     }
 
-    /// Puts a wait into a line in which there is none; the registration is not over.
-    #[inline(always)]
-    pub(super) fn stand_first(&self, side: &Side, id: WaitId) {
-        side.set_first(Some(id));
-        self.waiting.set(self.waiting.get() + 1);
+    #[cold]
+    #[inline(never)]
+    fn line_up_behind(&self, entry: &Entry, direction: Direction, id: WaitId) {
+        let mut lines = self.lines.borrow_mut();
+        lines.entry((entry.token.slot(), direction)).or_default().push_back(id);
+        entry.side(direction).has_line.set(true);
     }
 
     /// Has another wait of the same greenlet stand where `old` stands.

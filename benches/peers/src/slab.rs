@@ -10,7 +10,7 @@ pub const STACK_BYTES: usize = 64 * 1024;
 /// the peers map.
 const STRIDE_BYTES: usize = STACK_BYTES + 4096;
 
-const CACHE_LINE_BYTES: usize = 64;
+pub const CACHE_LINE_BYTES: usize = 64;
 
 /// A mapping with room for some stacks.
 struct Slab {

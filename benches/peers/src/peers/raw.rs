@@ -6,9 +6,10 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use super::Made;
+use super::{COLOURS, Made};
 use crate::figure::{Figure, Ours};
 use crate::measure::{Contender, time};
+use crate::slab::CACHE_LINE_BYTES;
 use crate::timer::{NAP, all_as_median, overshoot};
 use crate::wake::{MESSAGE, PAIRS, pair};
 
@@ -157,7 +158,7 @@ fn park_wake(own_buffers: bool) -> io::Result<Contender> {
                 if flags & libc::EPOLLIN as u32 != 0 {
                     let index = index as usize;
                     // Like stacks, at different cache lines of their pages.
-                    let own = index * PAGE_BYTES + index % 16 * 64;
+                    let own = index * PAGE_BYTES + index % COLOURS * CACHE_LINE_BYTES;
                     let start = if own_buffers { own } else { 0 };
                     let buffer = &mut buffers[start..][..1024];
                     let bytes = receive(pairs[index].1.as_raw_fd(), buffer)?;
