@@ -36,6 +36,9 @@ enum Nothing {}
 /// Another one: what the greenlets of a traced thread seem to await.
 enum Disguise {}
 
+/// Another one: what a greenlet awaits that never starts, as its thread exits. It can only be dropped.
+enum Sealed {}
+
 /// How far a greenlet has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -49,8 +52,6 @@ pub(super) enum Stage {
 pub(super) enum AtExit {
     /// It is dropped if it has not started, and leaked if it has.
     Dropped,
-    /// It is unwound: nothing of the user's is on its stack.
-    Unwound,
     /// It is leaked, as even its function may borrow what is gone by then.
     Leaked,
 }
@@ -76,6 +77,9 @@ pub(super) struct Block {
     pub(super) stage: Cell<Stage>,
     pub(super) pending: Pending,
     pub(super) at_exit: Cell<AtExit>,
+    /// How many unwindings are under way on its stack, while it is suspended and that was noted
+    /// (`unwinding.rs`).
+    pub(super) unwindings: Cell<u32>,
     /// How many [`Link`]s there are.
     pub(super) links: Cell<usize>,
     /// Where its result goes. None for a thread's root.
@@ -118,6 +122,7 @@ impl Block {
             stage: Cell::new(Stage::Dead),
             pending: Pending::default(),
             at_exit: Cell::new(AtExit::Dropped),
+            unwindings: Cell::new(0),
             links: Cell::new(0),
             parent: Cell::new(None),
             killer: Cell::new(None),
@@ -267,6 +272,18 @@ impl Block {
         if self.takes::<Disguise>() {
             self.awaits.set(self.awaits_really.get().expect("noted by `disguise`"));
         }
+    }
+
+    /// Sees to it that it never starts. It still waits, so that it can be made to end: then its function
+    /// is dropped.
+    pub(super) fn seal(&self) {
+        self.set_takes::<Sealed>();
+    }
+
+    /// Whether it awaits values of this type, as [`takes`](Self::takes); of one that runs, whether it did
+    /// when it was last suspended, or nothing if it never was.
+    pub(super) fn took(&self, id: Option<&TypeId>) -> bool {
+        self.takes::<Nothing>() || Some(self.awaits.get()) == id
     }
 
     /// Declares that it will await a `T` when it does not run.

@@ -316,10 +316,14 @@ unsafe fn receiver<T: 'static>(
     let take = |result: &MaybeUninit<T>| unsafe { result.assume_init_read() };
     loop {
         if let Some(killer) = block.killer.take() {
-            // Else it has given up on this greenlet, which ends like any other then.
-            if killer.accepts::<Death>() {
+            // Else it is abandoned, and this greenlet ends like any other.
+            if killer.waits() {
                 if matches!(outcome, Outcome::Exit) {
-                    return (killer, transfer::pack(&Death), Event::Value);
+                    return if killer.accepts::<Death>() {
+                        (killer, transfer::pack(&Death), Event::Value)
+                    } else {
+                        (killer, Word::uninit(), Event::Exit)
+                    };
                 }
                 block.killer.set(Some(killer));
                 match replace(&mut outcome, Outcome::Exit) {

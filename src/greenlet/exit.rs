@@ -17,10 +17,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use super::Greenlet;
 use super::block::Stage;
 use super::handle::{Handle, Link};
+use super::pending::Pending;
 use super::thread;
 use super::transfer::{self, Arrival, Signal};
+use super::unwinding::{self, is_unwinding};
 
 /// What unwinds a greenlet that is made to end, mirroring greenlet's exception of this name.
 ///
@@ -42,13 +45,19 @@ pub(super) fn last_handle(last: &Handle) {
     }
 }
 
-/// Kills a greenlet that waits, and waits for its death.
+/// Kills a greenlet that waits, and waits for its death; but the loop of a scheduler, which does not
+/// block, goes on when the victim waits again.
 pub(super) fn end(victim: &Link) {
     if cfg!(panic = "abort") && victim.stage.get() == Stage::Started {
         return abandon(victim);
     }
-    // Asked before, as the victim's unwinding counts for the whole thread.
-    let can_unwind = !std::thread::panicking();
+    if transfer::is_pending(Pending::is_loop) {
+        if let Some(scheduler) = victim.thread.scheduler.get() {
+            return (scheduler.kill)(&Greenlet::from_handle(victim.handle()));
+        }
+    }
+    // Asked before, as the victim's unwinding may count for the whole thread.
+    let can_unwind = !is_unwinding();
     let arrival = kill_for(victim);
     // What was meant for this greenlet while it waited is not lost, except to one that cannot
     // unwind, as it does already. A child that has ended by an exit is nobody's business here.
@@ -65,9 +74,18 @@ pub(super) fn end(victim: &Link) {
 /// Kills a greenlet that waits, and returns what reaches the current one next: most likely that it
 /// is dead. If not, it belongs to its thread until it is.
 pub(super) fn kill_for(victim: &Link) -> Arrival<Death> {
+    let arrival = end_here(victim, || transfer::signal(victim, Signal::Kill));
+    unwinding::came_from_who_notes();
+    arrival
+}
+
+/// Has a greenlet end that waits: `send`s it what it is to end by. Its end comes to the current greenlet,
+/// whoever is its parent, as long as that waits in `send`: as its [`Death`], if the current greenlet
+/// awaits that, and else as an exit.
+pub(super) fn end_here<R>(victim: &Link, send: impl FnOnce() -> R) -> R {
     let _settled = Settled(victim);
     victim.killer.set(Some(thread::current().link()));
-    transfer::signal(victim, Signal::Kill)
+    send()
 }
 
 /// On every way out of the killing, an unwinding included, the victim knows of no killer any more,

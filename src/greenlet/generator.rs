@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use std::panic::resume_unwind;
 use std::thread::panicking;
 
+use super::unwinding::{self, Away};
 use super::{Greenlet, GreenletExit, SwitchError, exit, thread, transfer};
 
 /// What goes back and forth between a generator and who asks it. Its type is private, so nobody
@@ -57,6 +58,7 @@ pub(super) fn body<V: 'static>(
     run: impl FnOnce(&Yielder<V>),
 ) -> impl FnOnce(Signal<V>) -> Signal<V> {
     move |asked| {
+        unwinding::came_from_who_notes();
         run(&Yielder {
             generator: asked.generator,
             was_resumed_unwinding: Cell::new(panicking()),
@@ -102,7 +104,10 @@ impl<V: 'static> Yielder<V> {
         let asker = current.parent().expect("a root is no generator").handle();
         drop(current);
         let signal = Signal { generator: self.generator, item: Some(item) };
+        let away = Away::if_unwinding();
         let resumed = transfer::switch_into(asker, signal, |resumed| resumed);
+        drop(away);
+        unwinding::came_from_who_notes();
         self.was_resumed_unwinding.set(panicking());
         match resumed {
             Ok(asked) if asked.generator == self.generator => {}
@@ -153,7 +158,11 @@ impl<V: 'static> Iterator for Iter<V> {
         }
         drop(asker);
         let asked = generator.handle.id.get();
-        match generator.switch(Signal { generator: asked, item: None }) {
+        let away = Away::if_unwinding();
+        let resumed = generator.switch(Signal { generator: asked, item: None });
+        drop(away);
+        unwinding::came_from_who_notes();
+        match resumed {
             Ok(Signal { generator, item: Some(item) }) if generator == asked => return Some(item),
             Ok(Signal { generator, item: None }) if generator == asked => {}
             Err(SwitchError::Exited) if generator.is_dead() => {}

@@ -98,6 +98,7 @@ pub(crate) mod trace;
 mod tracing;
 mod transfer;
 mod tree;
+mod unwinding;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -116,11 +117,13 @@ pub use introspect::all;
 pub use local::{AccessError, Local};
 pub(crate) use local::{cell_methods, find_or_make};
 pub(crate) use scheduling::{
-    Acquaintance, begin_turn_of_current, current_undisturbed, has_timeouts, id_of_current,
-    is_thread_alive, place_of_current, raise_pending_kill, root, set_has_timeouts, try_current,
+    Acquaintance, Scheduler, begin_turn_of_current, current_undisturbed, has_timeouts,
+    id_of_current, is_being_ended, is_loop, is_thread_alive, place_of_current, raise_pending_kill,
+    root, seal, set_has_timeouts, set_raised, try_current,
 };
 pub use scope::{Scope, scope};
 pub use tracing::{TraceEvent, Tracer, cleartrace, gettrace, settrace};
+pub(crate) use unwinding::{Away, is_unwinding, settle};
 
 /// A handle to a greenlet that is switched to with values of type `T`, mirroring greenlet's
 /// `greenlet`.

@@ -9,6 +9,12 @@ const KILL: u8 = 1;
 /// It has timeouts, which its hub knows.
 const TIMEOUTS: u8 = 2;
 
+/// It is the loop of a scheduler, which does not block.
+const LOOP: u8 = 4;
+
+/// A kill or a timeout was raised in it, and may be unwinding it.
+const RAISED: u8 = 8;
+
 /// The greenlet's notes to itself.
 #[derive(Default)]
 pub(super) struct Pending(Cell<u8>);
@@ -29,6 +35,25 @@ impl Pending {
     /// Whether it has timeouts.
     pub(super) fn timeouts(&self) -> bool {
         self.0.get() & TIMEOUTS != 0
+    }
+
+    /// Whether it is the loop of a scheduler.
+    #[inline(always)]
+    pub(super) fn is_loop(&self) -> bool {
+        self.0.get() & LOOP != 0
+    }
+
+    /// Whether a kill or a timeout was raised in it that may be unwinding it.
+    pub(super) fn raised(&self) -> bool {
+        self.0.get() & RAISED != 0
+    }
+
+    pub(super) fn set_loop(&self) {
+        self.set(LOOP, true);
+    }
+
+    pub(super) fn set_raised(&self, was_raised: bool) {
+        self.set(RAISED, was_raised);
     }
 
     pub(super) fn set_kill(&self, is_pending: bool) {

@@ -1,13 +1,13 @@
 //! What a scheduler needs of greenlets, and users do not: the hub's side of the layer.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 
-use super::block::{AtExit, Block, Stage};
+use super::block::{Block, Stage};
 use super::exit;
 use super::handle::Link;
 use super::pending::Pending;
 use super::transfer::{self, Signal};
-use super::{Greenlet, SwitchError, thread, throw};
+use super::{Greenlet, SwitchError, thread, throw, unwinding};
 use crate::arch;
 
 const CACHE_LINE_BYTES: usize = 64;
@@ -30,6 +30,27 @@ impl Acquaintance {
     }
 }
 
+/// What the greenlets of a thread need to know of their scheduler.
+#[derive(Clone, Copy)]
+pub(crate) struct Scheduler {
+    /// What its greenlets await while they are suspended in it.
+    pub(super) type_id: &'static TypeId,
+    pub(super) kill: fn(&Greenlet),
+    pub(super) pause: fn(u32),
+    pub(super) rounds: u32,
+}
+
+impl Scheduler {
+    /// One whose greenlets await a `T` while they are suspended in it.
+    ///
+    /// `kill` makes a greenlet end, and returns when that is dead or waits again. The loop uses it, and
+    /// [`killall`](super::killall), which tries in so many rounds and calls `pause` after each, with its
+    /// number: that lets others run, for longer each time.
+    pub(crate) fn new<T: 'static>(kill: fn(&Greenlet), pause: fn(u32), rounds: u32) -> Self {
+        Self { type_id: const { &TypeId::of::<T>() }, kill, pause, rounds }
+    }
+}
+
 impl<T: 'static> Greenlet<T> {
     #[inline(always)]
     pub(crate) fn acquaintance(&self) -> Acquaintance {
@@ -47,6 +68,13 @@ impl<T: 'static> Greenlet<T> {
         if self.handle.waits() {
             exit::end(&self.handle.link());
         }
+    }
+
+    /// Sends it its last value, on which it ends without waiting again; returns when it is dead, whoever
+    /// is its parent.
+    pub(crate) fn finish(&self, last: T) {
+        exit::end_here(&self.handle.link(), || drop(self.switch(last)));
+        debug_assert!(self.is_dead());
     }
 
     /// As [`switch`](Self::switch), but this handle is dropped before and not after it, if it is
@@ -78,10 +106,20 @@ impl<T: 'static> Greenlet<T> {
         self.handle.pending.kill()
     }
 
-    /// Has this greenlet unwound when its thread exits. Its code must hold no reference into a
-    /// thread-local value of the user's while it is suspended.
-    pub(crate) fn end_with_thread(&self) {
-        self.handle.at_exit.set(AtExit::Unwound);
+    /// Whether it may be unwinding, while it is suspended.
+    pub(crate) fn may_be_unwinding(&self) -> bool {
+        unwinding::may_be(&self.handle)
+    }
+
+    /// Makes it the loop of a scheduler: it does not block.
+    pub(crate) fn becomes_loop(&self, scheduler: Scheduler) {
+        self.handle.thread.scheduler.set(Some(scheduler));
+        self.handle.pending.set_loop();
+    }
+
+    /// Whether a `T` can be sent to it, unless it is the current greenlet, in one way or another.
+    pub(crate) fn accepts_its_type(&self) -> bool {
+        self.handle.accepts::<T>()
     }
 
     /// Lets it run to its end without anyone holding it: it holds itself.
@@ -155,6 +193,12 @@ impl<T: 'static> Greenlet<T> {
         let living = !self.is_dead();
         living.then(|| throw::signal(&self.handle, Signal::Kill))
     }
+
+    /// As [`exit_now`](Self::exit_now), but its end comes to the current greenlet, if that still waits for
+    /// it, and not to its parent.
+    pub(crate) fn exit_here<U: 'static>(&self) -> Option<Result<U, SwitchError<U>>> {
+        exit::end_here(&self.handle.link(), || self.exit_now())
+    }
 }
 
 impl<T: 'static> Greenlet<T> {
@@ -165,7 +209,10 @@ impl<T: 'static> Greenlet<T> {
         payload: Box<dyn Any + Send>,
     ) -> Option<Result<U, SwitchError<U>>> {
         let living = !self.is_dead();
-        living.then(|| throw::signal(&self.handle, Signal::Throw(payload)))
+        living.then(|| {
+            self.handle.pending.set_raised(true);
+            throw::signal(&self.handle, Signal::Throw(payload))
+        })
     }
 }
 
@@ -231,6 +278,32 @@ pub(crate) fn root<T: 'static>() -> Greenlet<T> {
 #[inline]
 pub(crate) fn raise_pending_kill() {
     throw::raise_pending_kill();
+}
+
+/// Whether the current greenlet is the loop of a scheduler, which does not block.
+#[inline]
+pub(crate) fn is_loop() -> bool {
+    transfer::is_pending(Pending::is_loop)
+}
+
+/// Notes that a timeout is about to be raised in the current greenlet.
+pub(crate) fn set_raised() {
+    transfer::with_pending(|pending| pending.set_raised(true));
+}
+
+/// Whether a kill or a timeout unwinds the current greenlet.
+pub(crate) fn is_being_ended() -> bool {
+    let was_raised = transfer::is_pending(Pending::raised);
+    if was_raised && !unwinding::is_unwinding() {
+        transfer::with_pending(|pending| pending.set_raised(false));
+    }
+    was_raised && unwinding::is_certain()
+}
+
+/// Sees to it that no greenlet of this thread is resumed or unwound any more, but for `ours`, as the thread
+/// exits. Called by the first of the crate's thread-local destructors; runs no code of the user's.
+pub(crate) fn seal<T: 'static>(ours: Option<&Greenlet<T>>) {
+    thread::seal(ours.map(|ours| &ours.handle));
 }
 
 /// Whether this thread has greenlets, or can have some: it is not past that point in its exit.

@@ -15,12 +15,12 @@ use std::marker::PhantomData;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::abort;
-use std::thread::panicking;
 
 use super::block::{AtExit, Stage};
 use super::generator::{self, Iter, Yielder};
 use super::handle::Link;
 use super::transfer::{Arrival, Payload};
+use super::unwinding::is_unwinding;
 use super::{Builder, Greenlet, exit, thread, throw};
 
 /// So often a greenlet that goes on in spite of it is killed at the end of its scope.
@@ -130,7 +130,7 @@ where
     let raised = scope.end();
     match (returned, raised) {
         (Err(payload), _) => resume_unwind(payload),
-        (Ok(_), Some(payload)) if !panicking() => resume_unwind(payload),
+        (Ok(_), Some(payload)) if !is_unwinding() => resume_unwind(payload),
         (Ok(value), raised) => {
             // The panic hook has reported it. Its destructor might panic.
             mem::forget(raised);
@@ -219,12 +219,11 @@ impl Scope<'_, '_> {
         loop {
             // One by one: a destructor may make others.
             let Some(member) = self.members.borrow_mut().pop() else { break };
-            for _ in 0..MAX_KILLS {
-                if cannot_be_killed(&member) {
-                    break;
-                }
+            let mut kills = 0;
+            while kills < MAX_KILLS && !cannot_be_killed(&member) {
                 match exit::kill_for(&member) {
-                    Arrival::Value(_) | Arrival::Exit => {}
+                    Arrival::Value(_) | Arrival::Exit => kills += 1,
+                    // That is for the scope's owner, and says nothing of the member.
                     Arrival::Throw(payload) if raised.is_none() => raised = Some(payload),
                     // Its destructor might panic.
                     Arrival::Throw(payload) => mem::forget(payload),

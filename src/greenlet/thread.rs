@@ -6,13 +6,15 @@ use std::rc::Rc;
 use super::block::{self, AtExit, Block, Stage};
 use super::handle::{Handle, Link, Registry, Spare};
 use super::place::Nursery;
+use super::scheduling::Scheduler;
 use super::tracing::{self, Tracing};
-use super::{exit, local, transfer};
+use super::unwinding::Unwindings;
+use super::{Greenlet, exit, local, transfer};
 use crate::stack::Arenas;
 use crate::stack::overflow::SignalStack;
 
 /// How often [`killall`] looks for greenlets that destructors have made meanwhile.
-const MAX_KILL_ROUNDS: usize = 4;
+const MAX_KILL_ROUNDS: u32 = 4;
 
 /// So many blocks are kept for greenlets to come.
 const MAX_SPARE: usize = 1024;
@@ -36,6 +38,13 @@ pub(super) struct Thread {
     /// Whether there are any orphans or survivors.
     has_wards: Cell<bool>,
     pub(super) tracing: Tracing,
+    /// Whether the thread exits: no greenlet of it is resumed or unwound any more.
+    sealed: Cell<bool>,
+    /// Whether a new greenlet is to be disguised or sealed.
+    new_are_special: Cell<bool>,
+    pub(super) unwindings: Unwindings,
+    /// What the thread's scheduler has told of itself.
+    pub(super) scheduler: Cell<Option<Scheduler>>,
 }
 
 impl Thread {
@@ -51,7 +60,27 @@ impl Thread {
             survivors: RefCell::default(),
             has_wards: Cell::new(false),
             tracing: Tracing::default(),
+            sealed: Cell::new(false),
+            new_are_special: Cell::new(false),
+            unwindings: Unwindings::default(),
+            scheduler: Cell::new(None),
         }
+    }
+
+    /// Whether the thread exits.
+    pub(super) fn is_sealed(&self) -> bool {
+        self.sealed.get()
+    }
+
+    /// Whether a new greenlet is to be disguised or sealed.
+    #[inline(always)]
+    pub(super) fn new_are_special(&self) -> bool {
+        self.new_are_special.get()
+    }
+
+    /// Called when that may have changed.
+    pub(super) fn set_new_are_special(&self) {
+        self.new_are_special.set(self.tracing.is_on() || self.sealed.get());
     }
 
     pub(super) fn next_id(&self) -> u64 {
@@ -172,31 +201,21 @@ impl Guard {
 }
 
 impl Drop for Guard {
-    /// Frees what can be freed when the thread's own destructors run already.
-    ///
-    /// A started greenlet cannot be unwound any more: its stack may hold a reference into a
-    /// thread-local value that is gone, as from `LocalKey::with`. So it is leaked, unless it is the
-    /// library's own.
+    /// Frees what can be freed when the thread's own destructors run already: greenlets that have not
+    /// started, and the root.
     fn drop(&mut self) {
         let root = &self.root;
+        // First of all: from here on destructors of the user's run.
+        seal(None);
         if !root.is_current() {
             // The process exits from inside a greenlet. What waits is forgotten.
             return std::mem::forget(root.clone());
         }
-        let is_ours = |greenlet: &Link| match greenlet.at_exit.get() {
-            AtExit::Dropped => greenlet.stage.get() == Stage::Unstarted,
-            AtExit::Unwound => true,
-            AtExit::Leaked => false,
-        };
         // std has taken its own back by now, and destructors are about to run.
         let _signal_stack = SignalStack::ensure();
-        let (ours, theirs): (Vec<_>, Vec<_>) =
-            root.thread.registry.living().into_iter().partition(is_ours);
-        // First of all: from here on destructors of the user's run.
-        theirs.iter().for_each(exit::abandon);
         tracing::end(&root.thread);
         // A panic that left a thread-local destructor would abort the process.
-        for greenlet in ours {
+        for greenlet in root.thread.registry.living() {
             if greenlet.waits() {
                 exit::quietly(|| exit::end(&greenlet));
             }
@@ -212,20 +231,70 @@ impl Drop for Guard {
     }
 }
 
-/// Kills all greenlets of this thread, the youngest first.
+/// Sees to it that no greenlet of this thread is resumed or unwound any more, as the thread exits, or the
+/// process does. Runs no code of the user's. Later calls do nothing.
+///
+/// Called by the first of the crate's own thread-local destructors. The thread's other thread-local
+/// values are being destroyed, and a suspended stack may hold references into them, as from
+/// `LocalKey::with`.
+///
+/// | a greenlet | from now on |
+/// |---|---|
+/// | has started, and does not run | is abandoned: it counts as dead, and its stack is leaked |
+/// | has not started | cannot start; when it is dropped its function is, on its own stack |
+/// | has not started, and is of a scope | is abandoned as well, as its function borrows |
+/// | is made from now on | as one that has not started |
+/// | is current | goes on: it is what runs the destructors |
+/// | is `ours` | can still be resumed by its handle; only the caller does, and lets it end |
+///
+/// So what runs on a greenlet's stack after this is the destructor of a function that never started. It
+/// can switch to nobody, and returns before its dropper goes on.
+pub(super) fn seal(ours: Option<&Handle>) {
+    let Some(current) = transfer::try_current() else { return };
+    if current.thread.sealed.replace(true) {
+        return;
+    }
+    tracing::stop(&current);
+    current.thread.set_new_are_special();
+    let root = root_of(&current);
+    for greenlet in current.thread.registry.living().iter().chain([&root]) {
+        let is_ours = ours.is_some_and(|ours| ours.as_ptr() == greenlet.as_ptr());
+        if greenlet.is_current() || is_ours || greenlet.is_dead() {
+            continue;
+        }
+        if greenlet.stage.get() == Stage::Unstarted && greenlet.at_exit.get() == AtExit::Dropped {
+            greenlet.seal();
+        } else {
+            exit::abandon(greenlet);
+        }
+    }
+}
+
+/// Kills all greenlets of this thread, the youngest first. With a scheduler, those that wait in a destructor
+/// or catch the exit have time to end.
 pub(super) fn killall() {
     let root = current();
     assert!(root.parent().is_none(), "killall is for a thread's root: this is {:?}", *root);
-    for _ in 0..MAX_KILL_ROUNDS {
+    let rounds = root.thread.scheduler.get().map_or(MAX_KILL_ROUNDS, |scheduler| scheduler.rounds);
+    for round in 0..rounds {
         root.thread.reap();
         let living = root.thread.registry.living();
-        if living.is_empty() {
+        let mut waiting = living.iter().filter(|greenlet| greenlet.waits()).peekable();
+        if waiting.peek().is_none() {
             break;
         }
-        for greenlet in &living {
-            if greenlet.waits() {
-                exit::end(greenlet);
+        // It ends with the others.
+        let scheduler = root.thread.scheduler.get();
+        for greenlet in waiting {
+            match scheduler {
+                Some(scheduler) => (scheduler.kill)(&Greenlet::from_handle(greenlet.handle())),
+                None => exit::end(greenlet),
             }
+        }
+        if let Some(scheduler) =
+            scheduler.filter(|_| living.iter().any(|greenlet| greenlet.waits()))
+        {
+            (scheduler.pause)(round);
         }
     }
 }

@@ -20,7 +20,7 @@ use super::pending::Pending;
 use super::tracing;
 use super::transfer::{self, Arrival, Signal};
 use super::tree::nearest_living_ancestor;
-use super::{Greenlet, GreenletExit, SwitchError};
+use super::{Greenlet, GreenletExit, SwitchError, unwinding};
 
 impl<T: 'static> Greenlet<T> {
     /// Raises `payload` in this greenlet, out of its pending [`switch`](Self::switch), and returns
@@ -116,7 +116,11 @@ fn signal_living<T: 'static>(to: &Link, signal: Signal) -> Result<T, SwitchError
             Signal::Exit => Arrival::Exit,
         });
     }
-    if to.waits() { raise(transfer::signal(to, signal)) } else { Err(SwitchError::CannotUnwind) }
+    if to.waits() && !to.thread.is_sealed() {
+        raise(transfer::signal(to, signal))
+    } else {
+        Err(SwitchError::CannotUnwind)
+    }
 }
 
 /// What an arrival without a value does to the greenlet it reached.
@@ -126,14 +130,15 @@ fn signal_living<T: 'static>(to: &Link, signal: Signal) -> Result<T, SwitchError
 #[cold]
 #[inline(never)]
 pub(super) fn raise<T>(arrival: Arrival<T>) -> Result<T, SwitchError<T>> {
+    if !matches!(arrival, Arrival::Value(_)) {
+        unwinding::came_from_who_notes();
+    }
     match arrival {
         Arrival::Value(value) => Ok(value),
         Arrival::Exit => Err(SwitchError::Exited),
         Arrival::Throw(payload) => resume_unwind(payload),
         Arrival::Kill => {
-            if let Some(current) = transfer::try_current() {
-                current.pending.set_kill(true);
-            }
+            transfer::with_pending(|pending| pending.set_kill(true));
             raise_pending_kill();
             Err(SwitchError::Exited)
         }
@@ -141,9 +146,6 @@ pub(super) fn raise<T>(arrival: Arrival<T>) -> Result<T, SwitchError<T>> {
 }
 
 /// Raises a kill that reached the current greenlet when it could not unwind, if it can now.
-///
-/// `panicking` counts by thread: so a kill may also be late because another greenlet waits in a
-/// destructor.
 #[inline]
 pub(super) fn raise_pending_kill() {
     if transfer::is_pending(Pending::kill) {
@@ -154,10 +156,11 @@ pub(super) fn raise_pending_kill() {
 #[cold]
 #[inline(never)]
 fn raise_late_kill() {
-    if !std::thread::panicking() {
-        if let Some(current) = transfer::try_current() {
-            current.pending.set_kill(false);
-        }
+    if !unwinding::is_unwinding() {
+        transfer::with_pending(|pending| {
+            pending.set_kill(false);
+            pending.set_raised(true);
+        });
         resume_unwind(Box::new(GreenletExit));
     }
 }

@@ -122,10 +122,23 @@ pub fn cleartrace() -> Option<Tracer> {
 fn replace(tracer: Option<Tracer>) -> Option<Tracer> {
     let current = thread::current();
     let tracing = &current.thread.tracing;
-    tracing.is_on.set(tracer.is_some());
-    let before = tracing.tracer.replace(tracer);
-    disguise_all(&current);
-    before
+    // Nobody is switched to any more on a thread that exits.
+    let is_on = tracer.is_some() && !current.thread.is_sealed();
+    set_on(&current, is_on);
+    tracing.tracer.replace(tracer)
+}
+
+/// Has the thread's greenlets traced from now on, or not any more.
+fn set_on(current: &Handle, is_on: bool) {
+    if current.thread.tracing.is_on.replace(is_on) || is_on {
+        current.thread.set_new_are_special();
+        disguise_all(current);
+    }
+}
+
+/// Ends the tracing of a thread that exits. The tracer stays, as dropping it runs the user's code.
+pub(super) fn stop(current: &Handle) {
+    set_on(current, false);
 }
 
 /// Disguises all greenlets of the thread, or none any more.
@@ -138,7 +151,6 @@ fn disguise_all(current: &Handle) {
 
 /// Takes the tracer away from a thread that exits.
 pub(super) fn end(thread: &Thread) {
-    thread.tracing.is_on.set(false);
     // What it captured is the user's.
     quietly(|| drop(thread.tracing.tracer.take()));
 }
@@ -160,7 +172,17 @@ pub(super) fn leaves(event: Event) {
 /// Called when a greenlet has been made.
 #[inline(always)]
 pub(super) fn begins(block: &Block) {
-    if block.thread.tracing.is_on() {
+    if block.thread.new_are_special() {
+        begins_specially(block);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn begins_specially(block: &Block) {
+    if block.thread.is_sealed() {
+        block.seal();
+    } else {
         block.disguise();
     }
 }

@@ -26,6 +26,7 @@ use super::pending::Pending;
 use super::throw::raise;
 use super::tracing;
 use super::tree::nearest_living_ancestor;
+use super::unwinding::Away;
 use super::{SwitchError, introspect, thread};
 use crate::arch::{self, Context, Word};
 
@@ -319,7 +320,7 @@ fn switch_to_living<T: 'static>(to: &Link, value: T) -> Result<T, SwitchError<T>
             unsafe { transfer::<T>(to.as_ptr(), pack(&raw const *value), Event::Traced) };
         // SAFETY: this greenlet awaited a `T` and has just been resumed.
         raise(unsafe { Arrival::receive(word, event) })
-    } else if to.waits() {
+    } else if to.waits() && !to.thread.is_sealed() {
         Err(SwitchError::TypeMismatch { value })
     } else {
         Err(SwitchError::ThreadExiting { value })
@@ -334,6 +335,7 @@ fn switch_to_living<T: 'static>(to: &Link, value: T) -> Result<T, SwitchError<T>
 /// If `to` does not wait for anything: it is the current greenlet, or dead.
 pub(super) fn signal<T: 'static>(to: &Link, signal: Signal) -> Arrival<T> {
     assert!(to.waits(), "only a greenlet that waits can be resumed");
+    let _away = Away::if_unwinding();
     let (word, event) = match signal {
         Signal::Throw(payload) => (pack_payload(payload), Event::Throw),
         Signal::Kill => (Word::uninit(), Event::Kill),
@@ -350,6 +352,11 @@ pub(super) fn signal<T: 'static>(to: &Link, signal: Signal) -> Arrival<T> {
 #[inline(always)]
 pub(super) fn is_pending(what: impl FnOnce(&Pending) -> bool) -> bool {
     with_current(|current| current.is_some_and(|current| what(&current.pending)))
+}
+
+/// Changes what the current greenlet, if the thread has one, has to look after.
+pub(super) fn with_pending(change: impl FnOnce(&Pending)) {
+    with_current(|current| current.map(|current| change(&current.pending)));
 }
 
 /// Leaves the current greenlet for `to`, and returns what it is next resumed with.

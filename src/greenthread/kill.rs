@@ -1,7 +1,6 @@
 //! How green threads are ended by others.
 
 use std::panic::resume_unwind;
-use std::thread;
 
 use super::{GreenThread, Payload};
 use crate::greenlet::{Greenlet, GreenletExit};
@@ -45,8 +44,8 @@ impl<R: 'static> GreenThread<R> {
     /// green thread waits, and what those get who [`wait`](Self::wait) for it. Mirrors eventlet's
     /// `kill` with an exception.
     ///
-    /// If the green thread has not started, or any greenlet of this OS thread is unwinding, what is
-    /// raised in it is the exit all the same; those who wait get `payload`, unless it catches the exit.
+    /// If the green thread has not started, or is unwinding already, what is raised in it is the exit all
+    /// the same; those who wait get `payload`, unless it catches the exit.
     ///
     /// # Panics
     ///
@@ -56,7 +55,7 @@ impl<R: 'static> GreenThread<R> {
             return;
         }
         let greenlet = self.shared.greenlet::<Wake>();
-        let is_later = !greenlet.is_started() || thread::panicking();
+        let is_later = !greenlet.is_started() || greenlet.may_be_unwinding();
         if is_later && !greenlet.is_current() && !payload.is::<GreenletExit>() {
             self.shared.rare.set_killed_with(payload);
             self.kill();

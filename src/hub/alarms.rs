@@ -21,13 +21,15 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::panic::resume_unwind;
 use std::rc::{Rc, Weak};
-use std::thread;
 use std::time::Duration;
 
-use super::{Due, Hub, Wait, WaitId, Wake};
+use super::{Due, Hub, Wait, WaitId, WaitsFor, Wake};
 use crate::clock::Deadline;
-use crate::greenlet::{self, Local};
+use crate::greenlet::{self, Away, Local};
 use crate::timers::TimerId;
+
+/// How long a destructor may wait for a descriptor while a kill or a timeout unwinds its greenlet.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Makes what an alarm raises. It is the user's code.
 pub(crate) type MakePayload = dyn Fn() -> Box<dyn Any + Send>;
@@ -170,6 +172,7 @@ impl List {
         if cfg!(panic = "abort") {
             panic!("a timeout cannot be raised: panics abort here");
         }
+        greenlet::set_raised();
         resume_unwind((entry.payload)());
     }
 
@@ -238,9 +241,20 @@ impl Hub {
     pub(super) fn raise_due_alarm(&self) {
         if let Some(list) = List::own() {
             let due = list.earliest();
-            if due.is_past(self.clock.now()) && !thread::panicking() {
+            if due.is_past(self.clock.now()) && !greenlet::is_unwinding() {
                 list.raise_first(due);
             }
+        }
+    }
+
+    /// The deadline of a wait: of one for a descriptor a short one, where a kill or a timeout unwinds the
+    /// greenlet.
+    fn least_deadline(&self, waits_for: WaitsFor, deadline: Deadline) -> Deadline {
+        let is_ending = greenlet::is_being_ended();
+        if is_ending && waits_for.is_io() {
+            deadline.min(self.deadline_after(Some(GRACE)))
+        } else {
+            deadline
         }
     }
 
@@ -249,6 +263,8 @@ impl Hub {
     #[inline(never)]
     pub(super) fn park_disturbed(self: &Rc<Self>, wait: Wait, deadline: Deadline) -> Wake {
         self.may_block();
+        let _away = Away::if_unwinding();
+        let deadline = self.least_deadline(wait.waits_for(), deadline);
         match List::own() {
             Some(list) if list.earliest() <= deadline => {
                 self.park_with_alarm(&list, wait, deadline)
@@ -258,7 +274,7 @@ impl Hub {
     }
 
     fn park_with_alarm(self: &Rc<Self>, list: &Rc<List>, wait: Wait, deadline: Deadline) -> Wake {
-        let may_raise = !thread::panicking();
+        let may_raise = !greenlet::is_unwinding();
         let (id, alarm) = (wait.id(), list.earliest());
         let (alarm, timer) = (Cell::new(alarm), Cell::new(None));
         let parked = Rc::new(Parked { wait: id, deadline, alarm, timer });

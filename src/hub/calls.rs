@@ -7,14 +7,14 @@
 use std::any::Any;
 use std::fmt;
 use std::mem;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::{Rc, Weak};
 use std::thread;
 use std::time::Duration;
 
 use super::Hub;
 use super::call_table::{Call, CallId, Due};
-use crate::greenlet::{self, Acquaintance, GreenletExit};
+use crate::greenlet::{self, Acquaintance};
 
 /// What [`set_error_hook`] sets.
 pub(super) type ErrorHook = Rc<dyn Fn(&CallPanic<'_>)>;
@@ -118,7 +118,7 @@ fn schedule(
 pub fn abort() -> usize {
     let Some(hub) = super::current::existing() else { return 0 };
     let cancelled = hub.take_calls();
-    if !hub.in_mainloop.get() && !hub.in_call.get() && !thread::panicking() {
+    if hub.is_between_turns.get() && !greenlet::is_unwinding() {
         let mainloop = hub.last_mainloop();
         if let Some(mainloop) = mainloop {
             mainloop.end();
@@ -264,10 +264,6 @@ impl Hub {
         let is_wanted = owner.is_none_or(|owner| !owner.is_dead());
         let ended = catch_unwind(AssertUnwindSafe(|| if is_wanted { run() } else { drop(run) }));
         let Err(payload) = ended else { return };
-        if self.closed.get() && payload.is::<GreenletExit>() {
-            // The mainloop has to end, with its thread.
-            resume_unwind(payload);
-        }
         let hook = self.error_hook.borrow().clone();
         if let Some(hook) = hook {
             let panic = CallPanic { payload: &*payload, place };

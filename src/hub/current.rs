@@ -48,9 +48,11 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if let Some(hub) = self.hub.get() {
-            hub.close();
-            OPEN.with(|open| open.set(ptr::null()));
+        // From here on nobody parks.
+        OPEN.with(|open| open.set(ptr::null()));
+        match self.hub.get() {
+            Some(hub) => hub.close(),
+            None => greenlet::seal::<Wake>(None),
         }
     }
 }

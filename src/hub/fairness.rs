@@ -8,10 +8,11 @@
 
 use std::rc::Rc;
 
+use super::in_hook::is_in_hook;
 use super::waiter::UnderWay;
 use super::{BUDGET, Due, Hub, IO_BUDGET, ROUND_IS_OVER, waited_for};
 use crate::clock::Deadline;
-use crate::greenlet;
+use crate::greenlet::{self, Away};
 use crate::timers::TimerId;
 
 impl Hub {
@@ -38,9 +39,11 @@ impl Hub {
     /// [`yield_now`](Self::yield_now), where there is nobody to rotate with, or it is the mainloop's turn.
     pub(super) fn yield_through_mainloop(self: &Rc<Self>) {
         // In a callback of the mainloop there is nobody to give the turn to.
-        if self.nobody_parks.get() {
+        let is_refused = greenlet::is_loop() || self.is_called() || is_in_hook();
+        if self.closed.get() || is_refused {
             return;
         }
+        let _away = Away::if_unwinding();
         self.may_block();
         let have_all_had_a_turn =
             self.budget.get() <= self.floor.get() || self.run_queue.borrow().is_empty();

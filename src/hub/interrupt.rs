@@ -2,10 +2,15 @@
 
 use std::any::Any;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::waiter::UnderWay;
-use super::{Hub, Wake};
-use crate::greenlet::{Greenlet, SwitchError};
+use super::{Hub, Wait, WaitsFor, Wake, current};
+use crate::greenlet::{self, Away, Greenlet, Scheduler, SwitchError};
+
+/// How often `killall` looks: for a second in all, and for some decades of simulated time.
+const ROUNDS: u32 = 10;
+const ROUNDS_SIMULATED: u32 = 40;
 
 /// What unwinding carries.
 type Payload = Box<dyn Any + Send>;
@@ -27,41 +32,60 @@ impl Hub {
         victim: &Greenlet<Wake>,
         raise: impl FnOnce() -> Option<Result<Wake, SwitchError<Wake>>>,
     ) {
-        if self.in_mainloop.get() {
-            return self.interrupt_from_mainloop(victim, raise);
+        if greenlet::is_loop() {
+            // It does not wait: whatever comes back, it is the mainloop that is resumed.
+            self.raise_in(victim, raise);
+            return;
         }
+        self.refuse_in_call();
+        let _away = Away::if_unwinding();
         let _wait = UnderWay::stand_in_queue(self);
-        // Else it was dead already, or this greenlet's turn has come.
-        let ended_here = matches!(raise(), Some(Ok(Wake::Ended) | Err(_)));
-        self.note_late_kill(victim);
-        if ended_here {
+        if self.raise_in(victim, raise) {
             self.switch_away();
         }
     }
 
-    /// Makes a greenlet unwind for a call, which goes on when that has ended or waits.
-    fn interrupt_from_mainloop(
+    /// Whether what came back is the end of a greenlet. Else that was dead before, or the current greenlet's
+    /// turn has come.
+    fn raise_in(
         &self,
         victim: &Greenlet<Wake>,
         raise: impl FnOnce() -> Option<Result<Wake, SwitchError<Wake>>>,
-    ) {
-        let is_mainloop = self.last_mainloop().as_ref().is_some_and(Greenlet::is_current);
-        assert!(is_mainloop, "do not call blocking functions from the mainloop");
-        let _back = BackInMainloop(self);
-        self.set_in_mainloop(false);
-        self.in_call.set(true);
-        // Whatever comes back: it is the mainloop that is resumed.
-        let _ = raise();
+    ) -> bool {
+        let has_ended = matches!(raise(), Some(Ok(Wake::Ended) | Err(_)));
         self.note_late_kill(victim);
+        has_ended
+    }
+
+    /// Makes a greenlet unwind, and goes on when it is dead or waits again.
+    fn end(self: &Rc<Self>, victim: &Greenlet<Wake>) {
+        self.refuse_in_call();
+        let _wait = UnderWay::stand_in_queue(self);
+        if self.raise_in(victim, || victim.exit_here()) && !victim.is_dead() {
+            self.switch_away();
+        }
     }
 }
 
-/// Notes that the mainloop is the current greenlet again, after a panic too.
-struct BackInMainloop<'a>(&'a Hub);
+/// How greenlets are killed by those who do not wait for their death: the mainloop and `killall`.
+pub(super) fn scheduler(hub: &Hub) -> Scheduler {
+    let rounds = if hub.simulation.is_some() { ROUNDS_SIMULATED } else { ROUNDS };
+    Scheduler::new::<Wake>(end, pause, rounds)
+}
 
-impl Drop for BackInMainloop<'_> {
-    fn drop(&mut self) {
-        self.0.set_in_mainloop(true);
-        self.0.in_call.set(false);
+/// Ends a greenlet that waits, and returns when it is dead or waits again.
+fn end(victim: &Greenlet) {
+    let victim = victim.cast::<Wake>();
+    match current::existing().filter(|_| !greenlet::is_loop()) {
+        Some(hub) => hub.end(&victim),
+        None => drop(victim.exit_here::<Wake>()),
+    }
+}
+
+/// Lets others run for a millisecond, and in each round for twice as long.
+fn pause(round: u32) {
+    if let Some(hub) = current::current() {
+        let deadline = hub.deadline_after(Some(Duration::from_millis(1 << round)));
+        Wait::begin(&hub, WaitsFor::Sleep).park(deadline);
     }
 }

@@ -7,8 +7,9 @@ use std::rc::Rc;
 use std::thread;
 
 use super::alarms::Parked;
+use super::mainloop::BetweenTurns;
 use super::{Hub, Wake};
-use crate::greenlet::Greenlet;
+use crate::greenlet::{self, Greenlet};
 
 #[derive(Default)]
 pub(super) struct Late {
@@ -47,6 +48,7 @@ impl Hub {
     #[inline]
     pub(super) fn do_what_is_late(&self) {
         if self.late.any.get() && !thread::panicking() {
+            greenlet::settle();
             self.catch_up();
         }
     }
@@ -61,9 +63,8 @@ impl Hub {
         for victim in self.late.take_kills() {
             if victim.has_pending_kill() && !victim.is_dead() {
                 self.undisturbed(|| {
-                    self.set_in_mainloop(false);
+                    let _turn = BetweenTurns::new(self);
                     victim.exit_now::<Wake>();
-                    self.set_in_mainloop(true);
                 });
             }
         }

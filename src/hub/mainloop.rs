@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::call_table::Deed;
-use super::{BUDGET, Hub, IO_BUDGET, ROUND_IS_OVER, Wake};
+use super::{BUDGET, Hub, IO_BUDGET, ROUND_IS_OVER, Wake, interrupt};
 use crate::clock::Time;
 use crate::greenlet::{self, Greenlet, GreenletExit};
 
@@ -51,7 +51,7 @@ impl Hub {
                 Some(_) => hub.run::<true>(creator),
             },
         )?;
-        mainloop.end_with_thread();
+        mainloop.becomes_loop(interrupt::scheduler(self));
         // Up to its first line, so that it waits like any other from here on.
         let _ = mainloop.switch(Wake::Start);
         if let Some(dead) = dead {
@@ -65,8 +65,10 @@ impl Hub {
 
     /// The mainloop, of the real world or of a simulated one.
     fn run<const SIMULATED: bool>(self: &Rc<Self>, creator: Greenlet<Wake>) -> Wake {
-        let _leaves = LeavesMainloop(self);
         self.undisturbed(|| self.let_run(creator, Wake::Start));
+        if self.closed.get() {
+            return Wake::Ended;
+        }
         loop {
             self.note_time();
             self.fire_timers();
@@ -77,11 +79,10 @@ impl Hub {
             } else {
                 self.run_ready();
             }
-            self.do_what_is_late();
             if self.closed.get() {
-                // Told to end when it could not unwind, as a destructor waits that never ends.
                 return Wake::Ended;
             }
+            self.do_what_is_late();
             if SIMULATED {
                 self.poll_simulated();
             } else {
@@ -90,8 +91,8 @@ impl Hub {
         }
     }
 
-    /// Runs who can run, up to the budget.
-    pub(super) fn run_ready(&self) {
+    /// Runs who can run, up to the budget. Returns how many turns that took.
+    pub(super) fn run_ready(&self) -> u32 {
         if self.has_to_watch() {
             return self.run_ready_watched();
         }
@@ -99,7 +100,10 @@ impl Hub {
         self.floor.set(BUDGET - self.round());
         self.observed.counts.turns_begin(BUDGET);
         while !self.undisturbed(|| self.hand_out_turns()) {}
-        self.observed.counts.turns_end(self.budget.get());
+        // In a call that the mainloop makes next, nobody hands over to another.
+        let left = self.budget.replace(0);
+        self.observed.counts.turns_end(left);
+        BUDGET - left
     }
 
     /// The next one, for a green thread to leave for that has ended; if its parent is the mainloop, and
@@ -224,16 +228,14 @@ impl Hub {
     /// its turn came.
     #[inline]
     pub(super) fn let_run(&self, greenlet: Greenlet<Wake>, wake: Wake) {
-        self.set_in_mainloop(false);
+        let _turn = BetweenTurns::new(self);
         greenlet.switch_into_and(wake, |_| ());
-        self.set_in_mainloop(true);
     }
 
     /// Runs `f`, which leaves the mainloop, and says whether it came to its end: what ends here as a
     /// child of the mainloop disturbs nobody.
     pub(super) fn undisturbed(&self, f: impl FnOnce()) -> bool {
         let Err(payload) = catch_unwind(AssertUnwindSafe(f)) else { return true };
-        self.set_in_mainloop(true);
         if payload.is::<GreenletExit>() {
             // The mainloop itself has to end.
             resume_unwind(payload);
@@ -246,11 +248,20 @@ impl Hub {
     }
 }
 
-/// Notes that the mainloop is not the current greenlet any more when it ends, by a panic too.
-struct LeavesMainloop<'a>(&'a Hub);
+/// While the mainloop is suspended for somebody's turn, with only its own frames on its stack.
+pub(super) struct BetweenTurns<'a>(&'a Hub);
 
-impl Drop for LeavesMainloop<'_> {
+impl<'a> BetweenTurns<'a> {
+    #[inline(always)]
+    pub(super) fn new(hub: &'a Hub) -> Self {
+        hub.is_between_turns.set(true);
+        Self(hub)
+    }
+}
+
+impl Drop for BetweenTurns<'_> {
+    #[inline(always)]
     fn drop(&mut self) {
-        self.0.set_in_mainloop(false);
+        self.0.is_between_turns.set(false);
     }
 }

@@ -38,6 +38,7 @@ mod fairness;
 mod fd;
 mod fd_table;
 mod fork;
+mod in_hook;
 mod interrupt;
 mod late;
 mod line;
@@ -57,13 +58,14 @@ mod watchdog;
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::mem;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::clock::{Clock, Deadline, Time};
 use crate::greenlet::{self, Greenlet, SwitchError};
 use crate::poller::{Events, Poller};
+use crate::sys::panic_count;
 use crate::timers::Timers;
 pub(crate) use alarms::{Alarm, MakePayload};
 pub use blocked::{Blocked, set_blocking_hook, take_blocking_hook};
@@ -144,10 +146,9 @@ pub(crate) struct Hub {
     mainloop: Cell<Option<Greenlet<Wake>>>,
     /// The mainloop's place among the greenlets; the root's while there is none.
     place_of_mainloop: Cell<u32>,
-    /// Whether the mainloop is the current greenlet.
-    in_mainloop: Cell<bool>,
-    /// Whether a call on the mainloop has left it, to kill somebody, and goes on when it is resumed.
-    in_call: Cell<bool>,
+    /// Whether the mainloop is suspended with only its own frames on its stack: it has left for somebody's
+    /// turn, and not in a call or a hook of the user's.
+    is_between_turns: Cell<bool>,
     /// What has to wait until nobody unwinds.
     late: Late,
     /// Hand-overs that are left before the mainloop's turn.
@@ -162,9 +163,9 @@ pub(crate) struct Hub {
     forks: Cell<u32>,
     /// Whether the thread is exiting: nobody parks any more.
     closed: Cell<bool>,
-    /// Whether it is closed or the mainloop is the current greenlet.
-    nobody_parks: Cell<bool>,
     observed: Observed,
+    /// How many unwindings are under way on the thread; one, if that cannot be told.
+    unwindings: &'static AtomicUsize,
     /// Only if it is simulated.
     simulation: Option<Box<Simulation>>,
 }
@@ -184,8 +185,7 @@ impl Hub {
             fds: FdTable::default(),
             mainloop: Cell::new(None),
             place_of_mainloop: Cell::new(0),
-            in_mainloop: Cell::new(false),
-            in_call: Cell::new(false),
+            is_between_turns: Cell::new(false),
             late: Late::default(),
             // Without one, each hand-over goes through the mainloop.
             budget: Cell::new(if is_shuffled { 0 } else { BUDGET }),
@@ -194,8 +194,8 @@ impl Hub {
             remote: Remote::default(),
             forks: Cell::new(fork::count()),
             closed: Cell::new(false),
-            nobody_parks: Cell::new(false),
             observed: Observed::default(),
+            unwindings: panic_count::word(),
             simulation,
         }))
     }
@@ -230,29 +230,38 @@ impl Hub {
         self.run_queue.borrow_mut().push(greenlet, id, Wake::Start);
     }
 
-    #[inline]
-    fn set_in_mainloop(&self, in_mainloop: bool) {
-        self.in_mainloop.set(in_mainloop);
-        self.nobody_parks.set(in_mainloop || self.closed.get());
-    }
-
-    /// Lets go of all greenlets, for a thread that is exiting, and kills none by that: one that has
-    /// started may refer to thread-local values that are gone.
+    /// Ends the hub of a thread that is exiting. The thread has no open hub any more, so nobody parks.
     fn close(&self) {
         self.closed.set(true);
-        self.nobody_parks.set(true);
-        // Its descriptor is not to be leaked with the greenlets that still refer to the hub.
+        // Only its own frames are unwound by that, and they run no code of the user's.
+        let ours = self.last_mainloop().filter(|mainloop| self.can_finish(mainloop));
+        greenlet::seal(ours.as_ref());
+        if let Some(mainloop) = ours {
+            mainloop.finish(Wake::Closed);
+        }
+        // From here on destructors of the user's run. The descriptor is not to be leaked with the
+        // greenlets that still refer to the hub.
         drop(self.poller.take());
         self.remote.close();
         drop(self.observed.watch.take());
-        let late_kills = self.late.take_kills();
+        drop(self.late.take_kills());
         let all = self.run_queue.borrow_mut().take_all();
-        for greenlet in all.into_iter().chain(late_kills) {
-            if greenlet.is_active() {
-                mem::forget(greenlet);
-            }
-        }
+        drop(all);
         self.drop_calls();
+    }
+
+    /// Whether the mainloop ends at once when it is resumed, now that the hub is closed. From inside
+    /// another greenlet the whole process exits, and nothing is resumed.
+    fn can_finish(&self, mainloop: &Greenlet<Wake>) -> bool {
+        let is_at_rest = self.is_between_turns.get() && !mainloop.is_dead();
+        is_at_rest && greenlet::root::<()>().is_current()
+    }
+
+    /// Whether a greenlet of this thread may be unwinding: whoever leaves then has to note whether it is the
+    /// one.
+    #[inline(always)]
+    fn somebody_unwinds(&self) -> bool {
+        self.unwindings.load(Ordering::Relaxed) != 0
     }
 
     /// Called before the current greenlet parks.
@@ -264,8 +273,26 @@ impl Hub {
 
     #[inline]
     fn refuse_in_mainloop(&self) {
-        let in_mainloop = self.in_mainloop.get();
-        assert!(!in_mainloop, "do not call blocking functions from the mainloop");
+        if greenlet::is_loop() {
+            blocked_in_mainloop();
+        }
+    }
+
+    /// As [`may_block`](Self::may_block), where another greenlet is resumed.
+    #[cold]
+    #[inline(never)]
+    fn refuse_in_call(&self) {
+        if self.is_called() {
+            blocked_in_mainloop();
+        }
+    }
+
+    /// Whether a call on the mainloop has switched away, and waits for something else than the scheduler's:
+    /// then the mainloop cannot go on.
+    fn is_called(&self) -> bool {
+        self.last_mainloop().is_some_and(|mainloop| {
+            !mainloop.is_dead() && !mainloop.is_current() && !mainloop.accepts_its_type()
+        })
     }
 
     /// Lets every other runnable greenlet run once.
@@ -288,7 +315,7 @@ impl Hub {
     #[inline(always)]
     fn rotate(&self) -> Option<(Greenlet<Wake>, Wake)> {
         let left = self.budget.get();
-        if left <= self.floor.get() || self.nobody_parks.get() {
+        if left <= self.floor.get() || self.somebody_unwinds() {
             return None;
         }
         let next = self.run_queue.borrow_mut().rotate()?;
@@ -317,7 +344,12 @@ impl Hub {
     #[inline(always)]
     fn switch_into_mainloop(self: &Rc<Self>) -> Result<Wake, SwitchError<Wake>> {
         match self.mainloop() {
-            Ok(mainloop) => mainloop.switch_into(Wake::Turn),
+            Ok(mainloop) => {
+                if !mainloop.takes_its_type() {
+                    self.refuse_in_call();
+                }
+                mainloop.switch_into(Wake::Turn)
+            }
             Err(e) => panic!("the hub's mainloop could not be started: {e}"),
         }
     }
@@ -344,6 +376,12 @@ impl Hub {
             }
         }
     }
+}
+
+#[cold]
+#[inline(never)]
+fn blocked_in_mainloop() -> ! {
+    panic!("do not call blocking functions from the mainloop")
 }
 
 #[cold]

@@ -131,13 +131,18 @@ impl<T, N: Copy + Default> Queue<T, N> {
         }
     }
 
-    /// Takes out the first, if `next` has another to put in for it.
+    /// Takes out the first, if `next` has another to put in for it. With it comes how many are not in a
+    /// place of their own.
     #[inline(always)]
-    pub(super) fn rotate(&mut self, next: impl FnOnce(&T, N) -> Option<(T, N)>) -> Option<(T, N)> {
+    pub(super) fn rotate(
+        &mut self,
+        next: impl FnOnce(&T, N) -> Option<(T, N)>,
+    ) -> Option<(T, N, usize)> {
+        let with = |others: usize| move |(item, note): (T, N)| (item, note, others);
         match (&self.first.item, self.others.len) {
-            (Some(_), 0) => self.first.replace(next),
-            (None, 2..) => self.others.rotate(next),
-            _ => self.move_and_rotate(next),
+            (Some(_), 0) => self.first.replace(next).map(with(0)),
+            (None, others @ 2..) => self.others.rotate(next).map(with(others)),
+            (_, others) => self.move_and_rotate(next).map(with(others)),
         }
     }
 

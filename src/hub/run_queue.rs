@@ -216,7 +216,7 @@ impl RunQueue {
     /// there is nothing out of the ordinary about either.
     #[inline(always)]
     pub(super) fn rotate(&mut self) -> Option<(Greenlet<Wake>, Wake)> {
-        let (next, Reason { wake, .. }) = self.runnable.rotate(|first, reason| {
+        let (next, Reason { wake, .. }, others) = self.runnable.rotate(|first, reason| {
             if first.turn() != reason.turn || !first.is_active() {
                 return None;
             }
@@ -224,7 +224,7 @@ impl RunQueue {
             let turn = current.begin_turn();
             Some((current, Reason { turn, wake: Wake::Ready }))
         })?;
-        if self.runnable.is_longer_than(CACHED) {
+        if others > CACHED {
             self.prefetch::<LINES_OF_TURN>();
         }
         Some((next, wake))

@@ -257,8 +257,7 @@ impl Hub {
             self.observed.counts.add_turns(BUDGET - left.get());
             BUDGET - left.get()
         } else {
-            self.run_ready();
-            BUDGET - self.budget.get()
+            self.run_ready()
         };
         simulation.turns.set(simulation.turns.get() + turns);
         if !simulation.turn.is_zero() {

@@ -87,6 +87,13 @@ pub(crate) enum WaitsFor {
     Members,
 }
 
+impl WaitsFor {
+    /// Whether it is a descriptor, or a stream in memory.
+    pub(super) fn is_io(self) -> bool {
+        matches!(self, Self::Readable(_) | Self::Writable(_) | Self::Either(_) | Self::MemoryStream)
+    }
+}
+
 impl fmt::Display for WaitsFor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -7,6 +7,7 @@ use std::mem;
 use std::rc::Rc;
 
 use super::current;
+use super::in_hook::is_in_hook;
 use super::run_queue::NoneActive;
 use super::{Due, Hub, IO_BUDGET, WaitId, WaitsFor, Wake, waited_for};
 use crate::clock::Deadline;
@@ -56,6 +57,11 @@ impl Wait {
     #[inline]
     pub(crate) fn id(&self) -> WaitId {
         self.id
+    }
+
+    /// What it is for.
+    pub(super) fn waits_for(&self) -> WaitsFor {
+        self.waits_for
     }
 
     /// Lets other greenlets run until this wait is woken or `deadline` has passed, and says which.
@@ -110,6 +116,7 @@ fn park_otherwise(
     deadline: Deadline,
 ) -> Wake {
     match current::current() {
+        Some(hub) if is_in_hook() => hub.hold_thread(waits_for, deadline),
         Some(hub) if !hub.closed.get() => {
             hub.park_disturbed(Wait { greenlet, id, waits_for }, deadline)
         }
@@ -125,7 +132,7 @@ impl Hub {
     /// The hub may be gone when this greenlet is resumed: `self` is not used from then on.
     #[inline(always)]
     pub(super) fn park(&self, wait: Wait, deadline: Deadline) -> Wake {
-        if self.nobody_parks.get() || wait.greenlet.has_pending() {
+        if wait.greenlet.has_pending() || self.somebody_unwinds() {
             return wait.park_otherwise(deadline);
         }
         self.park_until(wait, deadline)

@@ -220,7 +220,7 @@ impl Hub {
     }
 
     /// As [`run_ready`](Hub::run_ready), but nobody hands over to another, and each turn is noted.
-    pub(super) fn run_ready_watched(&self) {
+    pub(super) fn run_ready_watched(&self) -> u32 {
         self.budget.set(0);
         self.observed.counts.turns_begin(0);
         let (left, round) = (Cell::new(BUDGET), Cell::new(self.round()));
@@ -241,6 +241,7 @@ impl Hub {
             }
         };
         while !self.undisturbed(hand_out) {}
+        BUDGET - left.get()
     }
 
     /// Tells the watchdog, if there is one, that someone else has the hub from now on.

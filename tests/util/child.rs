@@ -27,7 +27,11 @@ pub fn is_child() -> bool {
 /// process, where [`is_child`] is true.
 #[track_caller]
 pub fn command(name: &str) -> Command {
-    let name = path_of(name, Path::new(Location::caller().file()));
+    command_in(Location::caller().file(), name)
+}
+
+fn command_in(file: &str, name: &str) -> Command {
+    let name = path_of(name, Path::new(file));
     assert!(tests().lines().any(|line| line == format!("{name}: test")), "no test {name}");
     let mut command = this_program();
     command.args([&name, "--exact", "--nocapture", "--test-threads=1"]);
@@ -68,6 +72,11 @@ fn path_of(name: &str, file: &Path) -> String {
 #[track_caller]
 pub fn run(name: &str) -> Output {
     command(name).output().expect("the program starts again")
+}
+
+/// As [`run`], for a test in `file`.
+pub fn run_in(file: &str, name: &str) -> Output {
+    command_in(file, name).output().expect("the program starts again")
 }
 
 /// What a child printed on its stdout, with what it complained about beneath.

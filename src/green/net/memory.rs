@@ -154,7 +154,7 @@ impl MemoryStream {
         let hub = hub::try_current()?;
         // Before anything is moved, as a kill that comes now would lose it.
         hub.spend_io();
-        let mut deadline = None;
+        let (mut deadline, mut is_over) = (None, false);
         loop {
             pipe.may_go_ahead(direction)?;
             if let Some(result) = op() {
@@ -165,10 +165,10 @@ impl MemoryStream {
             }
             let timeout = self.timeouts[direction as usize].get();
             let deadline = *deadline.get_or_insert_with(|| hub.deadline_after(timeout));
-            if deadline.is_past(hub.now()) {
+            if is_over || deadline.is_past(hub.now()) {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "timed out"));
             }
-            pipe.wait(direction, &hub, deadline)?;
+            is_over = pipe.wait(direction, &hub, deadline)? == Wake::Expired;
         }
     }
 }
@@ -307,12 +307,12 @@ impl Pipe {
     /// # Errors
     ///
     /// When the thread is exiting.
-    fn wait(&self, direction: Direction, hub: &Rc<Hub>, deadline: Deadline) -> io::Result<()> {
+    fn wait(&self, direction: Direction, hub: &Rc<Hub>, deadline: Deadline) -> io::Result<Wake> {
         let wait = Wait::begin(hub, WaitsFor::MemoryStream);
         let _waiting = Waiting::new(&self.waiters[direction as usize], wait.id());
         match wait.park(deadline) {
             Wake::Closed => Err(io::Error::other("cannot wait: this thread is exiting")),
-            _ => Ok(()),
+            wake => Ok(wake),
         }
     }
 }

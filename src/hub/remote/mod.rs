@@ -17,12 +17,11 @@ mod waker;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::{Hub, WaitId, Wake};
-use crate::greenlet::GreenletExit;
 use handle::Jobs;
 pub use handle::{HubGone, HubHandle, handle};
 use inbox::{FLAGS, Flags, Inbox, Message};
@@ -150,9 +149,6 @@ impl Hub {
         for _ in 0..post.inbox.len() {
             let Some(message) = post.inbox.pop() else { break };
             self.obey(message);
-            if self.closed.get() {
-                return;
-            }
         }
         mem::forget(rest);
     }
@@ -161,11 +157,6 @@ impl Hub {
     /// the loop's: the loop's parent may wait for something that has nothing to do with the hub.
     fn obey(self: &Rc<Self>, message: Message) {
         let Err(payload) = catch_unwind(AssertUnwindSafe(|| message(self))) else { return };
-        self.set_in_mainloop(true);
-        if self.closed.get() && payload.is::<GreenletExit>() {
-            // The mainloop has to end, with its thread.
-            resume_unwind(payload);
-        }
         // The panic hook has reported it. Its own destructor might panic.
         mem::forget(payload);
     }

@@ -1,0 +1,53 @@
+//! Waits in the panic hook.
+//!
+//! `std` allows no other panic on a thread while the hook runs there, and loses count of unwindings that
+//! begin meanwhile. So no other greenlet may run then, and what waits in a hook holds its whole thread.
+//!
+//! | a hook waits for | it |
+//! |---|---|
+//! | time | sleeps, and so does the thread |
+//! | a descriptor | waits for it, and so does the thread |
+//! | anything else | is told that nobody will come, as on a thread that exits: only other greenlets could |
+
+use std::os::fd::RawFd;
+use std::thread;
+use std::time::Duration;
+
+use super::{Hub, WaitsFor, Wake};
+use crate::clock::Deadline;
+use crate::sys::{self, epoll};
+
+/// Whether the current greenlet runs the panic hook.
+#[inline]
+pub(super) fn is_in_hook() -> bool {
+    sys::panic_count::is_in_hook()
+}
+
+impl Hub {
+    /// Waits without letting other greenlets run.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn hold_thread(&self, waits_for: WaitsFor, deadline: Deadline) -> Wake {
+        let rest = deadline.remaining(self.now());
+        match waits_for {
+            // Its time is not the thread's.
+            _ if self.simulation.is_some() => Wake::Expired,
+            WaitsFor::Sleep => {
+                thread::sleep(rest.unwrap_or(Duration::MAX));
+                Wake::Expired
+            }
+            WaitsFor::Readable(fd) => hold_for(fd, (true, false), rest),
+            WaitsFor::Writable(fd) => hold_for(fd, (false, true), rest),
+            WaitsFor::Either(fd) => hold_for(fd, (true, true), rest),
+            _ => Wake::Closed,
+        }
+    }
+}
+
+fn hold_for(fd: RawFd, directions: (bool, bool), timeout: Option<Duration>) -> Wake {
+    match epoll::becomes_ready(fd, directions, timeout) {
+        Ok(false) => Wake::Expired,
+        // An error shows when the operation is tried again.
+        Ok(true) | Err(_) => Wake::Ready,
+    }
+}
