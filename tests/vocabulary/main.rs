@@ -12,3 +12,4 @@ mod pools;
 mod queue;
 mod semaphore;
 mod timeout;
+mod unwinding;

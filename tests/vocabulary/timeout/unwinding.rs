@@ -5,7 +5,7 @@ use std::panic::resume_unwind;
 use std::rc::Rc;
 
 use stolon::event::Event;
-use stolon::greenlet::{self, GreenletExit};
+use stolon::greenlet::{self, Greenlet, GreenletExit};
 use stolon::semaphore::Semaphore;
 use stolon::timeout::{Timeout, with_timeout};
 use stolon::{hub, sleep, spawn};
@@ -57,7 +57,7 @@ fn it_does_not_expire_in_a_destructor_while_its_greenlet_unwinds_but_afterwards(
 }
 
 #[test]
-fn while_another_greenlet_unwinds_it_is_late_but_comes() {
+fn while_another_greenlet_unwinds_it_comes_in_time() {
     simulated(|| {
         let unwound = Event::new();
         let unwinds = spawn({
@@ -65,18 +65,19 @@ fn while_another_greenlet_unwinds_it_is_late_but_comes() {
             move || {
                 let _waits = OnDrop(|| {
                     unwound.send(()).unwrap();
-                    sleep(10 * MS);
+                    sleep(HOUR);
                 });
                 resume_unwind(Box::new(1));
             }
         });
         unwound.wait();
-        // It cannot know that it is not the one.
         let start = hub::now();
         assert!(std::thread::panicking());
         assert!(with_timeout(MS, || sleep(HOUR)).is_err());
-        assert!(hub::now() - start < HOUR && !std::thread::panicking());
+        assert!(hub::now() - start == MS && std::thread::panicking());
+        // And that one goes on with its own.
         assert!(unwinds.join().is_err());
+        assert!(hub::now() - start >= HOUR && !std::thread::panicking());
     });
 }
 
@@ -106,28 +107,24 @@ fn parked_before_another_unwinds_it_is_not_late() {
 }
 
 #[test]
-fn a_late_timeout_lets_its_wait_end_by_itself_and_by_its_own_time() {
+fn where_it_cannot_be_told_which_greenlet_unwinds_it_is_late_and_the_wait_ends_by_itself() {
     simulated(|| {
-        let unwound = Event::new();
-        let green = spawn({
-            let unwound = unwound.clone();
-            move || {
-                let _waits = OnDrop(|| {
-                    unwound.send(()).unwrap();
-                    sleep(20 * MS);
-                });
-                resume_unwind(Box::new(1));
-            }
+        let main = greenlet::current::<()>();
+        let unwinds = Greenlet::new(move |()| {
+            let _by_hand = OnDrop(|| main.switch(()).unwrap());
+            resume_unwind(Box::new(1));
         });
-        unwound.wait();
+        unwinds.switch(()).unwrap();
         let start = hub::now();
         let waited = with_timeout(MS, || {
             sleep(3 * MS);
             hub::now() - start
         });
         assert!(waited.unwrap() >= 3 * MS && std::thread::panicking());
-        assert!(green.join().is_err());
-        sleep(NOW);
+        assert_eq!(raised_by(|| drop(unwinds.switch(()))).downcast_ref(), Some(&1));
+        assert!(!std::thread::panicking());
+        assert!(with_timeout(MS, || sleep(HOUR)).is_err());
+        assert!(hub::now() - start == 4 * MS);
     });
 }
 

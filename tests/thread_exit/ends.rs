@@ -1,28 +1,28 @@
 //! The end of a thread or of the process while green threads are alive.
 
-mod util;
-
 use std::any::Any;
 use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+
 use std::sync::mpsc::{self, Sender};
-use std::thread::{self, LocalKey};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use stolon::green::net::{TcpListener, TcpStream};
 use stolon::greenlet::{self, Greenlet};
 use stolon::hub::Waiter;
 use stolon::pools::Pool;
-use stolon::queue::{Empty, Queue};
+
 use stolon::{sleep, spawn};
-use util::leak::{alone, guarded};
-use util::on_drop::OnDrop;
-use util::sockets::pair;
-use util::{child, server};
+
+use crate::references::{outlives_nothing_thread_local, refer_to};
+use crate::util::leak::{alone, guarded};
+use crate::util::on_drop::OnDrop;
+use crate::util::sockets::pair;
+use crate::util::{child, server};
 
 const NOW: Duration = Duration::ZERO;
 const MS: Duration = Duration::from_millis(1);
@@ -153,41 +153,6 @@ fn a_thread_ends_at_once_though_a_destructor_waits() {
             spawn(move || sender.send("never").unwrap());
         });
         assert_eq!(said, [""; 0]);
-    });
-}
-
-/// Runs `body` on a thread that ends afterwards, with a thread-local value to refer to, and checks
-/// that no reference was used when the value was gone.
-fn outlives_nothing_thread_local(body: impl FnOnce(&'static LocalKey<Gone>) + Send + 'static) {
-    thread_local!(static VALUE: Gone = const { Gone });
-    GONE.store(false, Ordering::SeqCst);
-    OUTLIVED.store(false, Ordering::SeqCst);
-    thread::spawn(move || body(&VALUE)).join().unwrap();
-    assert!(GONE.load(Ordering::SeqCst) && !OUTLIVED.load(Ordering::SeqCst));
-}
-
-static GONE: AtomicBool = AtomicBool::new(false);
-static OUTLIVED: AtomicBool = AtomicBool::new(false);
-
-struct Gone;
-
-impl Drop for Gone {
-    fn drop(&mut self) {
-        GONE.store(true, Ordering::SeqCst);
-    }
-}
-
-impl Gone {
-    fn is_used(&self) {
-        OUTLIVED.store(GONE.load(Ordering::SeqCst), Ordering::SeqCst);
-    }
-}
-
-/// Runs `wait` with a reference into `value` that is used afterwards, however `wait` ends.
-fn refer_to(value: &'static LocalKey<Gone>, wait: impl FnOnce(&Gone)) {
-    value.with(|value| {
-        let _uses = OnDrop(|| value.is_used());
-        wait(value);
     });
 }
 
@@ -369,45 +334,6 @@ fn who_would_wait_in_a_late_destructor_is_told_and_does_not_wait() {
             LATE.with(|late| {
                 *late.0.borrow_mut() = Some((near, far, Waiter::new(), Pool::new(1, || 7)));
             });
-        })
-        .join()
-        .unwrap();
-    });
-}
-
-#[test]
-fn who_is_killed_when_its_hub_has_gone_leaves_its_line() {
-    alone(|| {
-        struct Late(RefCell<Option<(Queue<u32>, [Greenlet; 3])>>);
-        impl Drop for Late {
-            fn drop(&mut self) {
-                let (queue, waiting) = self.0.take().unwrap();
-                assert_eq!(queue.getting(), 2);
-                for greenlet in waiting {
-                    drop(greenlet.kill());
-                    assert!(greenlet.is_dead());
-                }
-                assert_eq!(queue.getting(), 0);
-                queue.put(7);
-                assert_eq!((queue.get(), queue.get_timeout(HOUR)), (7, Err(Empty)));
-            }
-        }
-        thread_local!(static LATE: Late = const { Late(RefCell::new(None)) });
-        thread::spawn(|| {
-            // Registered between the library's own, so destroyed when the hub is gone and greenlets are not.
-            let main = greenlet::current::<()>();
-            LATE.with(|_| ());
-            let queue = Queue::new(None);
-            let waits: [fn(&Queue<u32>); 3] =
-                [|queue| _ = queue.get(), |queue| _ = queue.get_timeout(HOUR), |_| sleep(HOUR)];
-            let waiting = waits.map(|wait| {
-                let (main, queue) = (main.clone(), queue.clone());
-                spawn(move || drop(main.switch(())));
-                let greenlet = Greenlet::new(move |()| wait(&queue));
-                greenlet.switch(()).unwrap();
-                greenlet
-            });
-            LATE.with(|late| *late.0.borrow_mut() = Some((queue, waiting)));
         })
         .join()
         .unwrap();
