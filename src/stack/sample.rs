@@ -24,6 +24,7 @@ mod reader;
 mod row;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod walk;
 
 use std::backtrace::Backtrace;
@@ -225,7 +226,7 @@ pub(crate) fn take(
         let (mut traced, mut is_last) = (None, false);
         match answer.stack {
             Copied::Whole { from, words } => {
-                traced = unwind(&mut room[..words], from, answer.registers);
+                traced = trace::backtrace(&mut room[..words], from, answer.registers);
                 is_last = traced.as_ref().is_some_and(|(_, extent)| is_enough(*extent));
             }
             Copied::TooLarge { words } if words <= MAX_WORDS => {
@@ -371,39 +372,4 @@ fn copy(question: &Question, about: &About<'_>, registers: &Registers) -> Copied
         unsafe { question.copy.add(index).write_volatile(source.add(index).read_volatile()) };
     }
     Copied::Whole { from, words }
-}
-
-/// The backtrace of a copy, and how far it goes. None if the copy cannot be unwound.
-fn unwind(
-    copied: &mut [usize],
-    from: usize,
-    mut registers: Registers,
-) -> Option<(Backtrace, Extent)> {
-    relocate(copied, from, &mut registers);
-    let extent = walk::check(copied, &mut registers, interrupt::checks_return_addresses())?;
-    let mut backtrace = None;
-    retrace(copied, &registers, &mut || backtrace = Some(Backtrace::force_capture()));
-    Some((backtrace?, extent))
-}
-
-/// Moves the addresses in a copy of the stack at `from` and in the registers: they are addresses in
-/// the copy afterwards.
-fn relocate(copied: &mut [usize], from: usize, registers: &mut Registers) {
-    let top = from + size_of_val(copied);
-    let to = copied.as_ptr().expose_provenance();
-    let move_address = |word: &mut usize| {
-        if (from..=top).contains(word) {
-            *word = *word - from + to;
-        }
-    };
-    copied.iter_mut().for_each(move_address);
-    registers.iter_mut().for_each(move_address);
-}
-
-/// Runs `look`, whose backtraces go on in a copy that was [checked](walk::check) with these registers. It
-/// does not panic.
-fn retrace(_checked: &[usize], registers: &Registers, look: &mut dyn FnMut()) {
-    // SAFETY: all that the tables lead to from these registers lies in the copy, which was walked by the
-    // same rules up to an end where unwinders end, too, and has not been changed since.
-    unsafe { arch::retrace(registers, look) }
 }

@@ -10,6 +10,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
+use super::trace::{relocate, retrace};
 use super::walk::{Next, Walk, check};
 use super::*;
 use crate::sys::unwind;
