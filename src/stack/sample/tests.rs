@@ -3,6 +3,7 @@
 //!
 //! `STOLON_SAMPLING_SECONDS=600 cargo test --release --lib sample` makes them last longer.
 
+mod live;
 mod work;
 
 use std::env;
@@ -10,6 +11,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
+use super::reader::{Machine, evaluate};
+use super::row::{Rule, row};
 use super::trace::{relocate, retrace};
 use super::walk::{Next, Walk, check};
 use super::*;
@@ -65,7 +68,7 @@ fn tell(tell: &mut dyn FnMut(&About<'_>)) {
 }
 
 impl Worker {
-    fn start(work: fn()) -> Self {
+    fn start(work: impl Fn() + Send + 'static) -> Self {
         // SAFETY: `tell` reads nothing.
         unsafe { allow(tell) }.unwrap();
         let (sender, receiver) = std::sync::mpsc::channel();
@@ -236,4 +239,90 @@ fn no_change_to_a_copied_stack_leads_the_unwinder_astray() {
         println!("{tries} tries, {passed} of them could be unwound");
         assert!(tries > 100 && passed > 0);
     });
+}
+
+#[cfg(target_arch = "aarch64")]
+#[test]
+fn a_signed_return_address_is_never_checked_against_the_copy() {
+    in_child("a_signed_return_address_is_never_checked_against_the_copy", || {
+        let (mut whole, mut cut) = (0, 0);
+        for_copies(work::call_signed, seconds(), |mut copy, mut registers| {
+            if let Some(extent) = check_and_compare(&mut copy, &mut registers) {
+                *(if extent.is_cut { &mut cut } else { &mut whole }) += 1;
+            }
+        });
+        println!("{whole} whole, {cut} cut");
+        // A processor without signatures leaves the addresses as they are.
+        assert!(if interrupt::checks_return_addresses() { cut > 0 } else { whole > 0 });
+    });
+}
+
+/// One register, 3, and one word in memory.
+struct Little;
+
+impl Machine for Little {
+    fn register(&self, number: usize) -> Option<usize> {
+        (number == 3).then_some(0x1000)
+    }
+
+    fn word(&self, address: usize) -> Option<usize> {
+        (address == 0x1008).then_some(77)
+    }
+}
+
+#[test]
+fn expressions_are_evaluated_as_far_as_all_is_known() {
+    let value = |code: &[u8]| evaluate(code, 5, &Little);
+    assert_eq!(value(&[]), Some(5));
+    // breg3 8, deref, lit2, minus
+    assert_eq!(value(&[0x73, 8, 0x06, 0x32, 0x1c]), Some(75));
+    // breg3 -8, plus_uconst 300, dup, and
+    assert_eq!(value(&[0x73, 0x78, 0x23, 0xac, 0x02, 0x12, 0x1a]), Some(0x1000 - 8 + 300));
+    // const1s -1, lit1, ge
+    assert_eq!(value(&[0x09, 0xff, 0x31, 0x2a]), Some(0));
+    // A word that may not be read, a register that is not known, an operand that is not there.
+    assert_eq!(value(&[0x73, 9, 0x06]), None);
+    assert_eq!(value(&[0x74, 0]), None);
+    assert_eq!(value(&[0x73]), None);
+    // A jump, a shift too far, an empty stack, one that is too large.
+    assert_eq!(value(&[0x2f, 0xfd, 0xff]), None);
+    assert_eq!(value(&[0x31, 0x08, 64, 0x24]), None);
+    assert_eq!(value(&[0x22]), None);
+    assert_eq!(value(&[0x30; 64]), None);
+}
+
+/// A shared description with this program: version 1, `zR`, code in bytes, data in words downwards, and
+/// addresses of four bytes.
+fn common(program: &[u8]) -> Vec<u8> {
+    let head = [1, b'z', b'R', 0, 1, 0x78, arch::RETURN_ADDRESS as u8, 1, 0x1b];
+    [&head, program].concat()
+}
+
+#[test]
+fn what_unwinders_do_not_agree_on_is_not_known() {
+    let return_address = arch::RETURN_ADDRESS as u8;
+    // def_cfa of register 3 and 16, offset of the return address -8
+    let common = common(&[0x0c, 3, 16, 0x80 | return_address, 1]).leak();
+    let row_at = |address, program: &[u8]| {
+        let own = [&[0; 9], program].concat().leak();
+        let tables = unwind::Tables { start: 100, common, own };
+        row(&tables, address).map(|(row, _)| (row.offset, row.rules[3], row.rules[5]))
+    };
+    let unchanged = Rule::Unchanged;
+    // advance_loc 4, def_cfa_offset 32, offset of register 5 -24, advance_loc 4, restore it
+    let program = [0x44, 0x0e, 32, 0x85, 3, 0x44, 0xc5];
+    assert!(row_at(104, &program) == Some((16, unchanged, unchanged)));
+    assert!(row_at(105, &program) == Some((32, unchanged, Rule::At(24_usize.wrapping_neg()))));
+    assert!(row_at(109, &program) == Some((32, unchanged, unchanged)));
+    // remember_state, same_value of register 3, def_cfa_offset 8, restore_state
+    let program = [0x0a, 0x08, 3, 0x0e, 8, 0x0b];
+    assert!(row_at(101, &program) == Some((16, unchanged, unchanged)));
+    // restore of the return address, which had a rule
+    assert!(row_at(101, &[0xc0 | return_address]).is_none());
+    // restore_state of nothing; an unknown instruction; an operand that is not there
+    assert!(row_at(101, &[0x0b]).is_none());
+    assert!(row_at(101, &[0x3f]).is_none());
+    assert!(row_at(101, &[0x0e]).is_none());
+    // What comes later has no effect.
+    assert!(row_at(101, &[0x41, 0x3f]).is_some());
 }

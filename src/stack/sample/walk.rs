@@ -17,7 +17,7 @@
 //! |---|---|
 //! | looks for the tables of a return address, and reads code there if it finds none | there are tables |
 //! | reads the tables | nothing in them is unknown here |
-//! | computes the CFA | it lies in the copy, above that of the frame before: so the walk ends |
+//! | computes the CFA | it lies in the copy, above that of the frame before (so the walk ends) |
 //! | reads a saved register or return address | the word lies in the copy |
 //! | evaluates an expression | so does each word that it reads; it has no unknown operation |
 //! | uses a register | its value is known: it was saved in a frame, or was there at the interruption |
@@ -169,8 +169,10 @@ impl<'a> Walk<'a> {
             Cfa::Register => self.register(row.register)?.wrapping_add(row.offset),
             Cfa::Expression(code) => evaluate(code, 0, self)?,
         };
-        // A function that calls nobody may have nothing on the stack.
-        let is_above = cfa > self.cfa || self.is_innermost && cfa == self.cfa;
+        // Two functions may have nothing on the stack: one that calls nobody, and one that never returns.
+        let is_outermost = row.rules[arch::RETURN_ADDRESS] == Rule::Undefined;
+        let is_empty = cfa == self.cfa && (self.is_innermost || is_outermost);
+        let is_above = cfa > self.cfa || is_empty;
         if !is_above || cfa > self.copy.as_ptr_range().end.addr() {
             return None;
         }
@@ -192,7 +194,7 @@ impl<'a> Walk<'a> {
             }
         }
         (self.registers, self.cfa, self.is_innermost) = (registers, cfa, false);
-        if row.rules[arch::RETURN_ADDRESS] == Rule::Undefined {
+        if is_outermost {
             return Some(Next::End);
         }
         let return_address = self.registers[arch::RETURN_ADDRESS];

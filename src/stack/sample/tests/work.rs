@@ -149,3 +149,39 @@ fn raise_one() {
     // SAFETY: the signal has a handler.
     unsafe { raise(USR2) };
 }
+
+#[cfg(target_arch = "aarch64")]
+std::arch::global_asm!(
+    // A function that calls another one, and signs the address that it returns to meanwhile.
+    "stolon_test_signed:",
+    ".cfi_startproc",
+    "hint    #25",
+    ".cfi_negate_ra_state",
+    "stp     x29, x30, [sp, #-16]!",
+    ".cfi_def_cfa_offset 16",
+    ".cfi_offset x29, -16",
+    ".cfi_offset x30, -8",
+    "blr     x0",
+    "ldp     x29, x30, [sp], #16",
+    ".cfi_def_cfa_offset 0",
+    ".cfi_restore x29",
+    ".cfi_restore x30",
+    "hint    #29",
+    ".cfi_negate_ra_state",
+    "ret",
+    ".cfi_endproc",
+);
+
+#[cfg(target_arch = "aarch64")]
+pub(super) fn call_signed() {
+    extern "C" fn compute() {
+        black_box(recurse(20));
+    }
+
+    unsafe extern "C" {
+        fn stolon_test_signed(call: extern "C" fn());
+    }
+
+    // SAFETY: an ordinary function, which calls its argument.
+    unsafe { stolon_test_signed(compute) };
+}
