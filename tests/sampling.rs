@@ -1,6 +1,7 @@
 //! Blocking detection looks at threads while they do all kinds of things, and harms none of them.
 //!
-//! Each test runs in a child process, which would end. `STOLON_SAMPLING_SECONDS=600 cargo test --release
+//! Each test runs in a child process, which would end. `STOLON_SAMPLING_SECONDS=600 cargo test
+//! --release
 //! --test sampling` makes them last longer.
 #![allow(unsafe_code, reason = "calls into C, and an alarm")]
 
@@ -62,8 +63,8 @@ fn in_child(test: &str, body: fn()) {
     print!("{}", String::from_utf8_lossy(&output.stdout));
 }
 
-/// Runs green threads until `end`, each of which does one thing again and again in turns that are too
-/// long, with detection on.
+/// Runs green threads until `end`, each of which does one thing again and again in turns that are
+/// too long, with detection on.
 fn work_until(end: Instant, works: &[fn()]) {
     hub_blocking_detection(Some(LIMIT)).unwrap();
     let workers: Vec<GreenThread<()>> = works
@@ -109,7 +110,7 @@ fn threads_that_do_all_kinds_of_things_are_sampled_and_go_on() {
             short.join().unwrap();
             thread::sleep(TURN);
         }
-        threads.map(|thread| thread.join().unwrap());
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
     });
 }
 

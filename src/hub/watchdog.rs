@@ -26,8 +26,8 @@ const NOBODY: u64 = 0;
 /// The least time between two looks.
 const LEAST_NS: u64 = 1_000_000;
 
-/// Maximum number of reports under way at once. Each has a thread, and may take longer than the next
-/// hold takes to be noticed.
+/// Maximum number of reports under way at once. Each has a thread. To name functions may take
+/// longer than the time to the next report.
 const MAX_REPORTS: usize = 16;
 
 /// What a hub has of it, while it is watched.

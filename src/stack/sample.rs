@@ -9,15 +9,15 @@
 //!
 //! ```text
 //!   the thread's stack      | free ... | frames |       copied by the handler
-//!                                         |
-//!   a copy            | 0 0 | frames, moved | 0 0 |     unwound by the thread that asked
+//!                                          |
+//!   a copy                    | frames, moved |         unwound by the thread that asked
 //! ```
 //!
 //! A word that only looks like an address in the stack is moved, too: that does no harm.
 //!
-//! What the copy holds is not trusted. The thread may have been interrupted where an unwinder would read
-//! memory that is not there. So the copy is walked first, with every step checked, and cut where a step
-//! fails (`walk.rs`): the backtrace takes the same steps over the same words.
+//! What the copy holds is not trusted. The thread may have been interrupted where an unwinder would
+//! read memory that is not there. So the copy is walked first, with every step checked, and cut
+//! where a step fails (`walk.rs`): the backtrace takes the same steps over the same words.
 #![allow(unsafe_code)]
 
 mod reader;
@@ -45,19 +45,19 @@ use crate::sys::interrupt;
 /// A name is cut to so many bytes.
 const NAME_BYTES: usize = 64;
 
-/// Number of bytes that are copied below the stack pointer, from its page alone: what was popped, which
-/// unwinding tables may still name.
+/// Number of bytes that are copied below the stack pointer, from its page alone: what was popped,
+/// which unwinding tables may still name.
 const POPPED_BYTES: usize = 128;
 
-/// Pages are at least as large, and aligned to it. The one below that of the stack pointer need not be
-/// mapped: the main thread's stack is mapped as far down as it was used.
+/// Pages are at least as large, and aligned to it. The one below that of the stack pointer need not
+/// be mapped: the main thread's stack is mapped as far down as it was used.
 const PAGE_BYTES: usize = 4096;
 
 /// The most that is copied of a stack.
 const MAX_WORDS: usize = 64 * 1024 * 1024 / size_of::<usize>();
 
-/// How often a thread is asked that was just switching, whose stack was larger than expected, or which
-/// was in code that cannot be unwound.
+/// How often a thread is asked that was just switching, whose stack was larger than expected, or
+/// which was in code that cannot be unwound.
 const MAX_TRIES: usize = 8;
 
 /// A backtrace of as many frames is enough, where the copy had to be cut.
@@ -348,8 +348,8 @@ fn reply(question: &Question, about: &About<'_>, registers: &Registers) -> Answe
 fn copy(question: &Question, about: &About<'_>, registers: &Registers) -> Copied {
     const WORD: usize = size_of::<usize>();
     let stack_pointer = registers[arch::STACK_POINTER];
-    // In the middle of a switch the code is that of who leaves, while the stack is that of who comes:
-    // they fit together before and after.
+    // In the middle of a switch the code is that of who leaves, while the stack is that of who
+    // comes: they fit together before and after.
     let resumes = registers[arch::RESUMED] == about.context;
     if resumes && stack_pointer == about.last_stack_pointer {
         return Copied::Switching;

@@ -33,8 +33,8 @@ unsafe extern "C" {
 /// Calls `look` with the tables of the code at `address`, which may be any number. None if the
 /// unwinder knows of no tables there, or if their form is one that is not read here.
 ///
-/// The tables are those of a library that is loaded. One that is unloaded on another thread during this
-/// call takes them away, from every unwinder.
+/// The tables are those of a library that is loaded. One that is unloaded on another thread during
+/// this call takes them away, from every unwinder.
 pub(crate) fn with_tables<R>(address: usize, look: impl FnOnce(Tables<'_>) -> R) -> Option<R> {
     let mut bases = Bases { text: ptr::null(), data: ptr::null(), function: ptr::null() };
     // SAFETY: the function compares the address with those of all loaded code, and reads nothing
@@ -69,8 +69,8 @@ unsafe fn record<'a>(start: *const u8) -> Option<(&'a [u8], usize)> {
     Some((unsafe { slice::from_raw_parts(start.add(2 * WORD), length) }, number as usize))
 }
 
-/// The address and the CFA of each frame above that of the code at `code`, which is under way, as the
-/// unwinder itself finds them.
+/// The address and the CFA of each frame above that of the code at `code`, which is under way, as
+/// the unwinder itself finds them.
 #[cfg(test)]
 pub(crate) fn frames_above(code: std::ops::Range<usize>) -> Vec<(usize, usize)> {
     use std::ffi::c_int;

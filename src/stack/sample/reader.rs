@@ -68,15 +68,15 @@ pub(super) trait Machine {
     fn word(&self, address: usize) -> Option<usize>;
 }
 
-/// The most that an expression may put onto its stack: as in libgcc, which ends the process if there is
-/// more.
+/// The most that an expression may put onto its stack: as in libgcc, which ends the process if
+/// there is more.
 const DEPTH: usize = 64;
 
 /// The value of a DWARF expression, whose stack begins with `first`. None if it uses an operation
 /// that is not known here, or what is not there.
 ///
-/// Known are the operations that compilers, the linker's stubs and the libraries' assembly use in tables.
-/// There are no jumps among them, so evaluation ends.
+/// Known are the operations that compilers, the linker's stubs and the libraries' assembly use in
+/// tables. There are no jumps among them, so evaluation ends.
 pub(super) fn evaluate(code: &[u8], first: usize, machine: &impl Machine) -> Option<usize> {
     let mut code = Reader(code);
     let mut stack = vec![first];

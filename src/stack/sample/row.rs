@@ -1,8 +1,8 @@
 //! The row of an unwinding table: how to find, from a frame's registers, those of its caller.
 //!
-//! A table is a program, which is run up to the address where the frame is. The rules are libgcc's. What
-//! libgcc does not understand ends the process there, and what it understands in another way than other
-//! unwinders could change: both end the reading here.
+//! A table is a program, which is run up to the address where the frame is. The rules are libgcc's.
+//! What libgcc does not understand ends the process there, and what it understands in another way
+//! than other unwinders could change: both end the reading here.
 
 use super::reader::Reader;
 use crate::arch;
@@ -133,8 +133,9 @@ fn encoded_bytes(encoding: u8) -> Option<usize> {
 }
 
 /// The row for a frame that is at `address`, and whether the frame is that of a signal handler's
-/// return. Programs have effect up to `address`, and not at it: so what is given of a frame that waits for a
-/// call to return is where it returns, and of one that was interrupted that address and one more.
+/// return. Programs have effect up to `address`, and not at it: so what is given of a frame that
+/// waits for a call to return is where it returns, and of one that was interrupted that address and
+/// one more.
 pub(super) fn row<'a>(tables: &Tables<'a>, address: usize) -> Option<(Row<'a>, bool)> {
     let common = Common::parse(tables.common)?;
     let mut own = Reader(tables.own);
@@ -251,15 +252,15 @@ impl<'a> Program<'a, '_> {
         self.set(register, Rule::At(self.common.scaled(offset)))
     }
 
-    /// libgcc takes the register for unchanged, others take the rule that it had at first. Where those
-    /// are not the same this is not known.
+    /// libgcc takes the register for unchanged, others take the rule that it had at first. Where
+    /// those are not the same this is not known.
     fn restore(&mut self, register: usize) -> Option<()> {
         let initial = self.initial.get(register).copied().unwrap_or(Rule::Unchanged);
         (initial == Rule::Unchanged).then(|| self.set(register, initial))?
     }
 
-    /// Sets the rule for a register. One of those that are not followed here is saved like the others,
-    /// and nothing depends on it.
+    /// Sets the rule for a register. One of those that are not followed here is saved like the
+    /// others, and nothing depends on it.
     fn set(&mut self, register: usize, rule: Rule<'a>) -> Option<()> {
         match self.row.rules.get_mut(register) {
             Some(place) => *place = rule,

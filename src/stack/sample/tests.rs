@@ -1,7 +1,9 @@
-//! The checked walk beside the unwinder that it speaks for, over copies of real stacks: as they were,
-//! and with words changed at random. Each test runs in a child process, as a wrong walk ends it.
+//! The checked walk beside the unwinder that it speaks for, over copies of real stacks: as they
+//! were, and with words changed at random. Each test runs in a child process, as a wrong walk ends
+//! it.
 //!
 //! `STOLON_SAMPLING_SECONDS=600 cargo test --release --lib sample` makes them last longer.
+#![allow(unsafe_code)]
 
 mod live;
 mod work;
@@ -14,7 +16,7 @@ use std::thread::{self, JoinHandle};
 use super::reader::{Machine, evaluate};
 use super::row::{Rule, row};
 use super::trace::{relocate, retrace};
-use super::walk::{Next, Walk, check};
+use super::walk::{Checked, Next, Walk, check};
 use super::*;
 use crate::sys::unwind;
 
@@ -29,6 +31,7 @@ fn seconds() -> Duration {
 /// Runs `body` in a child process: `test` is the one that calls this.
 fn in_child(test: &str, body: impl FnOnce()) {
     if env::var_os(CHILD).is_some() {
+        work::end_after(2 * seconds() + Duration::from_secs(60));
         return body();
     }
     let runner = if cfg!(target_arch = "aarch64") {
@@ -117,9 +120,9 @@ fn walked(copy: &[usize], registers: &Registers) -> Vec<(usize, usize)> {
 }
 
 /// What the unwinder says.
-fn unwound(copy: &[usize], registers: &Registers) -> Vec<(usize, usize)> {
+fn unwound(checked: &Checked<'_>) -> Vec<(usize, usize)> {
     let mut frames = Vec::new();
-    retrace(copy, registers, &mut || frames = unwind::frames_above(arch::retrace_code()));
+    retrace(checked, &mut || frames = unwind::frames_above(arch::retrace_code()));
     // The end of the stack is told, too.
     if frames.last().is_some_and(|(address, _)| *address == 0) {
         frames.pop();
@@ -130,11 +133,11 @@ fn unwound(copy: &[usize], registers: &Registers) -> Vec<(usize, usize)> {
 /// Has a copy checked, and then unwound in both ways: by the unwinder alone, and for a backtrace of
 /// std's. None if it cannot be unwound.
 fn check_and_compare(copy: &mut [usize], registers: &mut Registers) -> Option<Extent> {
-    let extent = check(copy, registers, interrupt::checks_return_addresses())?;
-    let frames = unwound(copy, registers);
+    let checked = check(copy, registers, interrupt::checks_return_addresses())?;
+    let (frames, extent) = (unwound(&checked), checked.extent);
+    retrace(&checked, &mut || drop(Backtrace::force_capture()));
     assert_eq!(frames, walked(copy, registers));
     assert_eq!(frames.len(), extent.frames);
-    retrace(copy, registers, &mut || drop(Backtrace::force_capture()));
     Some(extent)
 }
 
@@ -291,8 +294,8 @@ fn expressions_are_evaluated_as_far_as_all_is_known() {
     assert_eq!(value(&[0x30; 64]), None);
 }
 
-/// A shared description with this program: version 1, `zR`, code in bytes, data in words downwards, and
-/// addresses of four bytes.
+/// A shared description with this program: version 1, `zR`, code in bytes, data in words downwards,
+/// and addresses of four bytes.
 fn common(program: &[u8]) -> Vec<u8> {
     let head = [1, b'z', b'R', 0, 1, 0x78, arch::RETURN_ADDRESS as u8, 1, 0x1b];
     [&head, program].concat()

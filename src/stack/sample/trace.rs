@@ -3,21 +3,22 @@
 
 use std::backtrace::Backtrace;
 
-use super::walk::{self, Extent};
+use super::walk::{self, Checked, Extent};
 use crate::arch::{self, Registers};
 use crate::sys::interrupt;
 
-/// The backtrace of a copy of the stack at `from`, and how far it goes. None if the copy cannot be unwound.
+/// The backtrace of a copy of the stack at `from`, and how far it goes. None if the copy cannot be
+/// unwound.
 pub(super) fn backtrace(
     copied: &mut [usize],
     from: usize,
     mut registers: Registers,
 ) -> Option<(Backtrace, Extent)> {
     relocate(copied, from, &mut registers);
-    let extent = walk::check(copied, &mut registers, interrupt::checks_return_addresses())?;
+    let checked = walk::check(copied, &mut registers, interrupt::checks_return_addresses())?;
     let mut backtrace = None;
-    retrace(copied, &registers, &mut || backtrace = Some(Backtrace::force_capture()));
-    Some((backtrace?, extent))
+    retrace(&checked, &mut || backtrace = Some(Backtrace::force_capture()));
+    Some((backtrace?, checked.extent))
 }
 
 /// Moves the addresses in a copy of the stack at `from` and in the registers: they are addresses in
@@ -34,10 +35,11 @@ pub(super) fn relocate(copied: &mut [usize], from: usize, registers: &mut Regist
     registers.iter_mut().for_each(move_address);
 }
 
-/// Runs `look`, whose backtraces go on in a copy that was [checked](walk::check) with these registers. It
-/// does not panic.
-pub(super) fn retrace(_checked: &[usize], registers: &Registers, look: &mut dyn FnMut()) {
-    // SAFETY: all that the tables lead to from these registers lies in the copy, which was walked by the
-    // same rules up to an end where unwinders end, too, and has not been changed since.
-    unsafe { arch::retrace(registers, look) }
+/// Runs `look`, whose backtraces go on in a copy. If it panics the process is aborted.
+pub(super) fn retrace(checked: &Checked<'_>, look: &mut dyn FnMut()) {
+    // SAFETY: [`walk::check`] alone makes such a value. All that the tables lead to from its
+    // registers lies in its copy, which was walked by the unwinder's rules up to an end where the
+    // unwinder ends, too. Nobody has changed either since, as both are borrowed. The function does
+    // not panic: `call` in `arch::retrace` is no function to unwind from, and aborts.
+    unsafe { arch::retrace(checked.registers, look) }
 }

@@ -1,44 +1,48 @@
-//! The checked walk: steps from frame to frame of a copied stack, as an unwinder does, and looks at
-//! each step before it is made whether an unwinder may make it.
+//! The checked walk: steps from frame to frame of a copied stack, as an unwinder does, and checks
+//! each step before the unwinder makes it.
 //!
 //! # Why it is needed
 //!
-//! Unwinders trust the stack. A thread may be interrupted where its tables do not tell the truth:
-//! inside an unwinder, which is putting other registers in place of its own; in assembly; between two
-//! instructions of a stub. Then an unwinder takes some word for an address, reads there, and the process
-//! may end.
+//! Unwinders trust the stack. A thread may be interrupted where its unwinding tables do not
+//! describe it: inside an unwinder, which is putting other registers in place of its own; in
+//! assembly; between two instructions of a stub. Then an unwinder takes some word for an address,
+//! reads there, and the process may end.
 //!
 //! # What it does
 //!
-//! It uses what unwinders use: the same tables ([`with_tables`] asks the unwinder that std's backtraces
-//! use), read by the same rules (`row.rs`). Each thing that libgcc's unwinder would read, it reads first:
+//! It uses what unwinders use: the same tables ([`with_tables`] asks the unwinder that std's
+//! backtraces use), read by the same rules (`row.rs`). It reads first what libgcc's unwinder would
+//! read:
 //!
-//! | what an unwinder does | what is checked |
+//! | the unwinder | the check |
 //! |---|---|
-//! | looks for the tables of a return address, and reads code there if it finds none | there are tables |
-//! | reads the tables | nothing in them is unknown here |
-//! | computes the CFA | it lies in the copy, above that of the frame before (so the walk ends) |
+//! | looks for tables of a return address; without, reads code there | there are tables |
+//! | reads the tables | they hold nothing that is unknown here |
+//! | computes the CFA | it lies in the copy, above that of the frame before |
 //! | reads a saved register or return address | the word lies in the copy |
-//! | evaluates an expression | so does each word that it reads; it has no unknown operation |
-//! | uses a register | its value is known: it was saved in a frame, or was there at the interruption |
-//! | checks the signature of a return address (aarch64) | the processor knows no signatures, or there is none |
+//! | evaluates an expression | each word that it reads does; each operation is known |
+//! | uses a register | its value is known, from the interruption or from a frame |
+//! | checks a signed return address (aarch64) | there is none, or the processor checks none |
 //!
-//! A saved register that no frame makes use of is not read, here or there.
+//! The CFA rises with each frame, so the walk ends. A saved register that no frame uses is not
+//! read, here or there.
 //!
-//! The walk ends well where an unwinder ends: at the return address 0, or one that the tables call
-//! undefined. Where a check fails the copy is *cut*: the word that held the return address into the frame
-//! that failed becomes 0. Then all is walked again, as that word may have been something else, too. So the
-//! copy that [`check`] passes was walked as it is from the first frame to the last, and what runs over it
-//! afterwards reads the same words and comes to the same addresses.
+//! The walk ends well where an unwinder ends: at the return address 0, or at one that the tables
+//! call undefined. Where a check fails, the copy is *cut*: the word that held the return address
+//! into the failing frame becomes 0. Then the whole copy is walked again, as that word may have
+//! been something else, too. So the copy that [`check`] passes was walked as it is, from the first
+//! frame to the last. An unwinder that runs over it reads the same words and comes to the same
+//! addresses.
 //!
 //! # What remains
 //!
-//! - Code may be unloaded (`dlclose`) while it is looked at. Its tables go with it, and the unwinder may be
-//!   reading them: as in all programs that unload code while another thread takes a backtrace through it.
-//! - Tables that are no tables, such as a JIT compiler registers by mistake, are believed as far as their
-//!   own length.
-//! - The rules are those of libgcc. With another C library than GNU's std links LLVM's libunwind, which
-//!   reads an interrupted frame's table up to another instruction: there [`check`] passes nothing.
+//! - Code may be unloaded (`dlclose`) while its tables are read. This holds for each backtrace
+//!   through code that another thread unloads.
+//! - The contents of tables are trusted to the length that they state, as a JIT compiler or the
+//!   loader registered them.
+//! - The rules are those of libgcc. With another C library than GNU's std links LLVM's libunwind,
+//!   which reads the table of an interrupted frame up to another instruction: there [`check`]
+//!   passes nothing.
 
 use super::reader::{Machine, evaluate};
 use super::row::{Cfa, Row, Rule, row};
@@ -54,6 +58,14 @@ pub(super) struct Extent {
     pub(super) frames: usize,
     /// Whether it was cut: there are more frames, which cannot be unwound.
     pub(super) is_cut: bool,
+}
+
+/// A copy that can be unwound from these registers, as it is. Made by [`check`] alone.
+pub(super) struct Checked<'a> {
+    pub(super) registers: &'a Registers,
+    pub(super) extent: Extent,
+    /// Borrowed, so that nobody changes it.
+    _copy: &'a [usize],
 }
 
 /// Where a value was read.
@@ -100,14 +112,23 @@ pub(super) struct Walk<'a> {
 
 /// Makes a copy one that can be unwound from these registers, by cutting it. None if not even the
 /// innermost frame can be. Addresses in the copied stack have been moved.
-pub(super) fn check(
+pub(super) fn check<'a>(
+    copy: &'a mut [usize],
+    registers: &'a mut Registers,
+    checks_signatures: bool,
+) -> Option<Checked<'a>> {
+    if !cfg!(target_env = "gnu") {
+        return None;
+    }
+    let extent = cut_to_extent(copy, registers, checks_signatures)?;
+    Some(Checked { registers, extent, _copy: copy })
+}
+
+fn cut_to_extent(
     copy: &mut [usize],
     registers: &mut Registers,
     checks_signatures: bool,
 ) -> Option<Extent> {
-    if !cfg!(target_env = "gnu") {
-        return None;
-    }
     for cuts in 0..=MAX_CUTS {
         let mut walk = Walk::new(copy, registers, checks_signatures);
         let mut frames = 0;
@@ -169,7 +190,8 @@ impl<'a> Walk<'a> {
             Cfa::Register => self.register(row.register)?.wrapping_add(row.offset),
             Cfa::Expression(code) => evaluate(code, 0, self)?,
         };
-        // Two functions may have nothing on the stack: one that calls nobody, and one that never returns.
+        // Two functions may have nothing on the stack: one that calls nobody, and one that never
+        // returns.
         let is_outermost = row.rules[arch::RETURN_ADDRESS] == Rule::Undefined;
         let is_empty = cfa == self.cfa && (self.is_innermost || is_outermost);
         let is_above = cfa > self.cfa || is_empty;

@@ -1,4 +1,6 @@
-//! A thread stands still where it has looked at its own stack. Its copy leads to the same addresses.
+//! A thread stands still where it has looked at its own stack. Its copy leads to the same
+//! addresses.
+#![allow(unsafe_code)]
 
 use std::cell::RefCell;
 use std::ffi::{c_int, c_void};
@@ -94,13 +96,13 @@ fn drop_while_unwinding(depth: usize) {
     assert!(catch_unwind(unwind).is_err());
 }
 
-/// The unwinder's frames of a thread that stands still, or soon will: on its way it may be in code that
-/// has no tables.
+/// The unwinder's frames of a thread that stands still, or soon will: on its way it may be in code
+/// that has no tables.
 fn frames_of(worker: &Worker) -> Vec<(usize, usize)> {
     loop {
         let Some((mut copy, mut registers)) = worker.copy() else { continue };
         match check(&mut copy, &mut registers, interrupt::checks_return_addresses()) {
-            Some(extent) if !extent.is_cut => return unwound(&copy, &registers),
+            Some(checked) if !checked.extent.is_cut => return unwound(&checked),
             _ => {}
         }
     }

@@ -1,4 +1,5 @@
 //! What a thread may be at when it is asked where it is.
+#![allow(unsafe_code)]
 
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
@@ -74,6 +75,13 @@ unsafe extern "C" {
     ) -> c_int;
     fn signal(number: c_int, handler: usize) -> usize;
     fn raise(number: c_int) -> c_int;
+    fn alarm(seconds: u32) -> u32;
+}
+
+/// Has this process end by a signal after a while.
+pub(super) fn end_after(time: Duration) {
+    // SAFETY: a plain system call.
+    unsafe { alarm(time.as_secs() as u32) };
 }
 
 /// An address among the C library's code.
