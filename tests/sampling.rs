@@ -14,7 +14,9 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::hint::black_box;
 use std::io::Read;
+use std::mem::MaybeUninit;
 use std::panic::{catch_unwind, resume_unwind};
+use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -96,6 +98,7 @@ fn a_thread_that_unwinds_all_the_time_is_sampled_and_goes_on() {
 #[test]
 fn threads_that_do_all_kinds_of_things_are_sampled_and_go_on() {
     in_child("threads_that_do_all_kinds_of_things_are_sampled_and_go_on", || {
+        interrupt_at_work();
         let end = Instant::now() + time();
         let threads = [0, 1].map(|_| thread::spawn(move || work_until(end, &WORKS)));
         // Threads that end while they are watched, and may be asked at that moment.
@@ -112,6 +115,63 @@ fn threads_that_do_all_kinds_of_things_are_sampled_and_go_on() {
         }
         threads.into_iter().for_each(|thread| thread.join().unwrap());
     });
+}
+
+/// A handler that was there before runs with the signals blocked that it asked for, and no others.
+#[test]
+fn a_handler_of_the_same_signal_is_called_as_by_the_kernel() {
+    static BLOCKED: [AtomicUsize; 3] = [const { AtomicUsize::new(9) }; 3];
+
+    extern "C" fn handle(_: c_int) {
+        let mut blocked = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: nothing is changed, and there is room for the set, which is written whole.
+        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), blocked.as_mut_ptr()) };
+        for (signal, is_blocked) in
+            [libc::SIGURG, libc::SIGUSR1, libc::SIGUSR2].iter().zip(&BLOCKED)
+        {
+            // SAFETY: the set is complete.
+            let found = unsafe { libc::sigismember(blocked.as_ptr(), *signal) };
+            is_blocked.store(found as usize, Ordering::Relaxed);
+        }
+    }
+
+    if !child::is_child() {
+        let output = child::run("a_handler_of_the_same_signal_is_called_as_by_the_kernel");
+        return assert!(output.status.success(), "{}", text_of(&output));
+    }
+    let handler = handle as extern "C" fn(c_int) as usize;
+    install(libc::SIGURG, handler, &[libc::SIGUSR1]);
+    hub_blocking_detection(Some(LIMIT)).unwrap();
+    // SAFETY: the signal has a handler.
+    unsafe { libc::raise(libc::SIGURG) };
+    assert_eq!(BLOCKED.each_ref().map(|blocked| blocked.load(Ordering::Relaxed)), [1, 1, 0]);
+}
+
+/// Installs a handler, during which these signals are blocked.
+fn install(signal: c_int, handler: usize, blocked: &[c_int]) {
+    // SAFETY: all zeros is a valid `sigaction`, and the callers pass functions of the form that the
+    // flags say.
+    unsafe {
+        let mut action: libc::sigaction = MaybeUninit::zeroed().assume_init();
+        (action.sa_sigaction, action.sa_flags) = (handler, libc::SA_RESTART);
+        for signal in blocked {
+            libc::sigaddset(&raw mut action.sa_mask, *signal);
+        }
+        assert_eq!(libc::sigaction(signal, &raw const action, ptr::null_mut()), 0);
+    }
+}
+
+/// From now on a handler runs on whatever stack computes, every other millisecond.
+fn interrupt_at_work() {
+    extern "C" fn handle(_: c_int) {
+        black_box(recurse(20));
+    }
+
+    install(libc::SIGPROF, handle as extern "C" fn(c_int) as usize, &[]);
+    let period = libc::timeval { tv_sec: 0, tv_usec: 2000 };
+    let timer = libc::itimerval { it_interval: period, it_value: period };
+    // SAFETY: the timer is live, and what was set before is not asked for.
+    unsafe { libc::setitimer(libc::ITIMER_PROF, &raw const timer, ptr::null_mut()) };
 }
 
 // What they do.
