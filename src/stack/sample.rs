@@ -45,12 +45,11 @@ use crate::sys::interrupt;
 /// A name is cut to so many bytes.
 const NAME_BYTES: usize = 64;
 
-/// Number of bytes that are copied below the stack pointer, from its page alone: what was popped,
-/// which unwinding tables may still name.
+/// Number of bytes that are copied below the stack pointer: what was popped, which unwinding tables
+/// may still name.
 const POPPED_BYTES: usize = 128;
 
-/// Pages are at least as large, and aligned to it. The one below that of the stack pointer need not
-/// be mapped: the main thread's stack is mapped as far down as it was used.
+/// Pages are at least as large, and aligned to it.
 const PAGE_BYTES: usize = 4096;
 
 /// The most that is copied of a stack.
@@ -358,17 +357,20 @@ fn copy(question: &Question, about: &About<'_>, registers: &Registers) -> Copied
     if !(stack.bottom..=stack.top).contains(&stack_pointer) || stack_pointer % WORD != 0 {
         return Copied::Elsewhere;
     }
+    // A greenlet's stack is mapped down to its bottom. Below the page of the stack pointer a
+    // thread's own may have its guard, or, on the main thread, memory that was never used.
     let page = stack_pointer - stack_pointer % PAGE_BYTES;
-    let from = stack_pointer.saturating_sub(POPPED_BYTES).max(page).max(stack.bottom);
+    let lowest = about.stack.map_or(page.max(stack.bottom), |stack| stack.bottom);
+    let from = stack_pointer.saturating_sub(POPPED_BYTES).max(lowest);
     let words = (stack.top - from) / WORD;
     if words > question.copy_words {
         return Copied::TooLarge { words };
     }
     let source = ptr::with_exposed_provenance::<usize>(from);
     for index in 0..words {
-        // SAFETY: from the page of the stack pointer to its top the stack is mapped: this thread
-        // stands on it. There is room for as many words in the copy. Volatile, as the compiler
-        // knows nothing of frames that are in use.
+        // SAFETY: from `lowest` to its top the stack is mapped: this thread stands on it. There is
+        // room for as many words in the copy. Volatile, as the compiler knows nothing of frames
+        // that are in use.
         unsafe { question.copy.add(index).write_volatile(source.add(index).read_volatile()) };
     }
     Copied::Whole { from, words }
