@@ -27,16 +27,19 @@ pub use crate::hub::{Blocked, set_blocking_hook, take_blocking_hook};
 /// alarm signal and raises an error in the green thread.
 ///
 /// A greenlet holds the hub from the moment when it gets the turn until it blocks, calls
-/// [`sleep`](crate::sleep), or ends. Each hold is reported once, with the greenlet's name and number,
-/// where it was spawned, and a backtrace of where it is now: to stderr, or to what
-/// [`set_blocking_hook`] was given. Threads are watched one by one: call it on each.
+/// [`sleep`](crate::sleep), or ends. Each hold is reported once, with the greenlet's name and
+/// number, where it was spawned, and a backtrace of where it is now: to stderr, or to what
+/// [`set_blocking_hook`] was given. Threads are watched one by one: call it on each. While 16
+/// reports are under way no other begins, and a hold that is noticed then is not reported.
 ///
 /// It is made for production. While it is on, all hand-overs go through the hub's loop, which reads
-/// the clock for each: some 100 ns. Who is stuck is found out by `SIGURG`, sent to its thread at the
-/// time of the report only. To do nothing is that signal's default; a system call of C code that it
-/// interrupts may return early, with `EINTR`, as it may by any signal. Where the signal is blocked, or
-/// has been given another handler since, the report says less. In the child of a `fork` it is off until
-/// it is asked for there.
+/// the clock for each: some 100 ns. Who is stuck is found out by `SIGURG`, sent to its thread at
+/// the time of the report only. To do nothing is that signal's default; a system call of C code
+/// that it interrupts may return early, with `EINTR`, as it may by any signal. Where the signal is
+/// blocked, or has been given another handler since, the report says less. The backtrace ends
+/// early, or is missing, where the thread was in code that cannot be unwound: without unwinding
+/// tables, or inside an unwinder. In the child of a `fork` detection is off until it is asked for
+/// there.
 ///
 /// ```no_run
 /// # use std::time::Duration;

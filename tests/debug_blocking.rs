@@ -4,6 +4,7 @@ mod util;
 
 use std::hint::black_box;
 use std::io::{Read, Write};
+use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -195,6 +196,39 @@ fn a_hook_that_panics_keeps_nobody_from_being_reported() {
         named("third").spawn(|| hog(3 * limit())).unwrap().join().unwrap();
         debug::take_blocking_hook();
         assert!(reports.iter().all(|reported| reported.as_deref() != Some("third")));
+    });
+}
+
+#[test]
+fn no_more_than_sixteen_reports_are_under_way_at_once() {
+    guarded(|| {
+        let (sender, reports) = mpsc::channel();
+        let (release, gate) = mpsc::channel::<()>();
+        let gate = Mutex::new(gate);
+        debug::set_blocking_hook(move |_| {
+            sender.send(()).unwrap();
+            // Until there is nobody to release it.
+            let _ = gate.lock().unwrap().recv();
+        });
+        hub_blocking_detection(Some(limit() / 10)).unwrap();
+        let hold = || {
+            hog(limit() / 5);
+            sleep(NOW);
+        };
+        let mut under_way = 0;
+        while under_way < 16 {
+            hold();
+            under_way += reports.try_iter().count();
+        }
+        (0..5).for_each(|_| hold());
+        assert_eq!(under_way + reports.try_iter().count(), 16);
+        drop(release);
+        while reports.try_iter().count() == 0 {
+            hold();
+        }
+        hub_blocking_detection(None).unwrap();
+        debug::take_blocking_hook();
+        reports.iter().for_each(drop);
     });
 }
 

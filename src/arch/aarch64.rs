@@ -15,6 +15,12 @@ pub(crate) const REGISTERS: usize = 33;
 /// Where the stack pointer stands among them: sp.
 pub(crate) const STACK_POINTER: usize = 31;
 
+/// How many of them are columns of unwinding tables: all but pc.
+pub(crate) const COLUMNS: usize = 32;
+
+/// The column of the return address: x30.
+pub(crate) const RETURN_ADDRESS: usize = 30;
+
 /// Where the address of the context that is resumed stands among them during a switch: x1.
 pub(crate) const RESUMED: usize = 1;
 

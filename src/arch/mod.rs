@@ -14,6 +14,7 @@
 //! | [`switch`] | saves the running context and resumes another; inlined at each switch site |
 //! | [`prefetch`] | has the processor fetch a cache line |
 //! | [`Registers`] | all registers of an interrupted thread |
+//! | [`COLUMNS`], [`RETURN_ADDRESS`] | which of them unwinding tables speak of |
 //! | [`retrace`] | runs a function whose backtrace goes on from such registers |
 //!
 //! A switch carries two words: a value and an *event*, which tells the receiver what the value
@@ -37,7 +38,9 @@ use aarch64 as machine;
 pub(crate) use asan::switch;
 #[cfg(not(stolon_asan))]
 pub(crate) use machine::switch;
-pub(crate) use machine::{RESUMED, STACK_ALIGNMENT, STACK_POINTER, prefetch};
+pub(crate) use machine::{
+    COLUMNS, RESUMED, RETURN_ADDRESS, STACK_ALIGNMENT, STACK_POINTER, prefetch,
+};
 #[cfg(target_arch = "x86_64")]
 use x86_64 as machine;
 
@@ -138,6 +141,7 @@ impl Context {
 
 /// Where the frame is, among the addresses of code, that [`retrace`] puts between `run` and the
 /// registers.
+#[cfg(test)]
 pub(crate) fn retrace_code() -> std::ops::Range<usize> {
     /// More than the routine has.
     const BYTES: usize = 64;

@@ -16,6 +16,12 @@ pub(crate) const REGISTERS: usize = 17;
 /// Where the stack pointer stands among them: rsp.
 pub(crate) const STACK_POINTER: usize = 7;
 
+/// How many of them are columns of unwinding tables: all.
+pub(crate) const COLUMNS: usize = REGISTERS;
+
+/// The column of the return address.
+pub(crate) const RETURN_ADDRESS: usize = 16;
+
 /// Where the address of the context that is resumed stands among them during a switch: rsi.
 pub(crate) const RESUMED: usize = 4;
 

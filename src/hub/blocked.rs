@@ -67,7 +67,7 @@ impl Blocked {
     }
 
     /// Where it is, as [`std::backtrace::Backtrace`] prints it, the innermost frame first. None if it
-    /// runs on another stack than its own.
+    /// runs on another stack than its own, or in code that cannot be unwound.
     pub fn backtrace(&self) -> Option<&str> {
         self.greenlet.as_ref()?.backtrace.as_deref()
     }

@@ -7,7 +7,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -25,6 +25,10 @@ const NOBODY: u64 = 0;
 
 /// The least time between two looks.
 const LEAST_NS: u64 = 1_000_000;
+
+/// Maximum number of reports under way at once. Each has a thread. To name functions may take
+/// longer than the time to the next report.
+const MAX_REPORTS: usize = 16;
 
 /// What a hub has of it, while it is watched.
 #[derive(Debug)]
@@ -53,6 +57,8 @@ struct Watchdog {
 struct Shared {
     watchdog: Mutex<Watchdog>,
     changed: Condvar,
+    /// Number of reports under way.
+    reports: AtomicUsize,
 }
 
 /// The child of a fork begins anew: the watchdog's thread is not there, and may have held the lock.
@@ -61,7 +67,8 @@ static SHARED: PerProcess<Shared> = PerProcess::new(Shared::new());
 impl Shared {
     const fn new() -> Self {
         let watchdog = Watchdog { watched: Vec::new(), is_running: false };
-        Self { watchdog: Mutex::new(watchdog), changed: Condvar::new() }
+        let watchdog = Mutex::new(watchdog);
+        Self { watchdog, changed: Condvar::new(), reports: AtomicUsize::new(0) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Watchdog> {
@@ -160,7 +167,7 @@ fn run() {
         for watched in &mut watchdog.watched {
             let look_ns = match watched.look(now_ns) {
                 Ok(finding) => {
-                    report(finding);
+                    report(&shared.reports, finding);
                     now_ns
                 }
                 Err(look_ns) => look_ns,
@@ -174,11 +181,29 @@ fn run() {
     watchdog.is_running = false;
 }
 
+/// A report under way.
+struct UnderWay(&'static AtomicUsize);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Reports on a thread of its own: to find names takes long, the hook may do what it likes, and
-/// meanwhile somebody else may hold a hub.
-fn report((thread, held, sample): Finding) {
+/// meanwhile somebody else may hold a hub. Does nothing if too many reports are under way.
+fn report(reports: &'static AtomicUsize, (thread, held, sample): Finding) {
+    // The watchdog alone adds to it.
+    if reports.load(Ordering::Relaxed) >= MAX_REPORTS {
+        return;
+    }
+    reports.fetch_add(1, Ordering::Relaxed);
+    let under_way = UnderWay(reports);
     let hook = blocked::hook();
-    let report = move || blocked::report(&Blocked::new(thread, held, sample), hook.as_deref());
+    let report = move || {
+        blocked::report(&Blocked::new(thread, held, sample), hook.as_deref());
+        drop((hook, under_way));
+    };
     // Without a thread there is no report.
     let _ = thread::Builder::new().name("stolon report".into()).spawn(report);
 }

@@ -9,14 +9,23 @@
 //!
 //! ```text
 //!   the thread's stack      | free ... | frames |       copied by the handler
-//!                                         |
-//!   a copy            | 0 0 | frames, moved | 0 0 |     unwound by the thread that asked
+//!                                          |
+//!   a copy                    | frames, moved |         unwound by the thread that asked
 //! ```
 //!
-//! A word that only looks like an address in the stack is moved, too: no unwinder minds. One that is
-//! told wrong, by unwinding tables of other people's assembly, may read where nothing is: here as in
-//! any backtrace that begins between two instructions.
+//! A word that only looks like an address in the stack is moved, too: that does no harm.
+//!
+//! What the copy holds is not trusted. The thread may have been interrupted where an unwinder would
+//! read memory that is not there. So the copy is walked first, with every step checked, and cut
+//! where a step fails (`walk.rs`): the backtrace takes the same steps over the same words.
 #![allow(unsafe_code)]
+
+mod reader;
+mod row;
+#[cfg(test)]
+mod tests;
+mod trace;
+mod walk;
 
 use std::backtrace::Backtrace;
 use std::cell::UnsafeCell;
@@ -27,6 +36,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use self::walk::Extent;
 use super::Span;
 use crate::arch::{self, Registers};
 use crate::sys::fork::PerProcess;
@@ -35,19 +45,22 @@ use crate::sys::interrupt;
 /// A name is cut to so many bytes.
 const NAME_BYTES: usize = 64;
 
-/// So many words are copied below the stack pointer: what was popped, which unwinding tables may
-/// still name.
-const POPPED_WORDS: usize = 16;
+/// Number of bytes that are copied below the stack pointer: what was popped, which unwinding tables
+/// may still name.
+const POPPED_BYTES: usize = 128;
 
-/// So many words of zeros lie below and above a copy.
-const MARGIN_WORDS: usize = 512;
+/// Pages are at least as large, and aligned to it.
+const PAGE_BYTES: usize = 4096;
 
 /// The most that is copied of a stack.
 const MAX_WORDS: usize = 64 * 1024 * 1024 / size_of::<usize>();
 
-/// How often a thread is asked again that was just switching, whose stack was larger than expected, or
-/// which was in code without unwinding tables: stubs between libraries have none.
+/// How often a thread is asked that was just switching, whose stack was larger than expected, or
+/// which was in code that cannot be unwound.
 const MAX_TRIES: usize = 8;
+
+/// A backtrace of as many frames is enough, where the copy had to be cut.
+const ENOUGH_FRAMES: usize = 16;
 
 /// The longest wait for an answer: a thread may be in the kernel, or have blocked the signal.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -197,44 +210,66 @@ pub(crate) fn take(
 ) -> io::Result<Option<Sample>> {
     let request = REQUEST.get();
     let _alone = request.asking.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut room: Vec<usize> = Vec::new();
     let mut copy_words = super::DEFAULT_SLOT_BYTES / size_of::<usize>();
-    let (mut answer, mut backtrace) = (None, None);
+    let (mut best, mut best_frames) = (None, None);
     for _ in 0..MAX_TRIES {
-        room.clear();
-        // Zeroed by the kernel, and only what is copied into comes to be memory.
-        room.resize(copy_words + 2 * MARGIN_WORDS, 0);
-        let copy = room[MARGIN_WORDS..].as_mut_ptr();
+        let Some(mut room) = make_room(copy_words) else { break };
         let value = (Arc::clone(value), expected);
-        let question = Question { thread, own_stack, value, copy, copy_words };
-        match ask(request, question)? {
+        let question = Question { thread, own_stack, value, copy: room.as_mut_ptr(), copy_words };
+        let answer = match ask(request, question) {
+            Ok(Some(answer)) if !answer.has_changed => answer,
+            Err(error) if best.is_none() => return Err(error),
             // It was over meanwhile, or nobody answers: what was known before is all.
-            None | Some(Answer { has_changed: true, .. }) => break,
-            Some(next) => answer = Some(next),
-        }
-        match answer {
-            Some(Answer { stack: Copied::Whole { from, words }, registers, .. }) => {
-                let (taken, has_callers) = unwind(&mut room, from, words, registers);
-                backtrace = taken;
-                if has_callers {
-                    break;
-                }
+            _ => break,
+        };
+        let (mut traced, mut is_last) = (None, false);
+        match answer.stack {
+            Copied::Whole { from, words } => {
+                traced = trace::backtrace(&mut room[..words], from, answer.registers);
+                is_last = traced.as_ref().is_some_and(|(_, extent)| is_enough(*extent));
             }
-            Some(Answer { stack: Copied::TooLarge { words }, .. }) if words <= MAX_WORDS => {
+            Copied::TooLarge { words } if words <= MAX_WORDS => {
                 copy_words = words.next_power_of_two();
             }
-            Some(Answer { stack: Copied::Switching, .. }) => {}
-            _ => break,
+            Copied::Switching => {}
+            Copied::TooLarge { .. } | Copied::Elsewhere => is_last = true,
+        }
+        let frames = traced.as_ref().map(|(_, extent)| extent.frames);
+        if best.is_none() || is_last && frames.is_some() || frames > best_frames {
+            best = Some(answer.into_sample(traced.map(|(backtrace, _)| backtrace)));
+            best_frames = frames;
+        }
+        if is_last {
+            break;
         }
     }
-    let Some(answer) = answer else { return Ok(None) };
-    let name = answer.name_bytes.map(|bytes| {
-        let name = &answer.name[..bytes.min(NAME_BYTES)];
-        let cut = if bytes > NAME_BYTES { "..." } else { "" };
-        // A character may have been cut in two.
-        String::from_utf8_lossy(name).trim_end_matches(char::REPLACEMENT_CHARACTER).to_owned() + cut
-    });
-    Ok(Some(Sample { name, id: answer.id, made_at: answer.made_at, backtrace }))
+    Ok(best)
+}
+
+/// Memory to copy a stack into; none if there is not that much.
+fn make_room(words: usize) -> Option<Vec<usize>> {
+    let mut room = Vec::new();
+    room.try_reserve_exact(words).ok()?;
+    room.resize(words, 0);
+    Some(room)
+}
+
+/// Whether a backtrace need not be taken again.
+fn is_enough(extent: Extent) -> bool {
+    !extent.is_cut || extent.frames >= ENOUGH_FRAMES
+}
+
+impl Answer {
+    fn into_sample(self, backtrace: Option<Backtrace>) -> Sample {
+        let name = self.name_bytes.map(|bytes| {
+            let name = &self.name[..bytes.min(NAME_BYTES)];
+            let cut = if bytes > NAME_BYTES { "..." } else { "" };
+            // A character may have been cut in two.
+            let name = String::from_utf8_lossy(name);
+            name.trim_end_matches(char::REPLACEMENT_CHARACTER).to_owned() + cut
+        });
+        Sample { name, id: self.id, made_at: self.made_at, backtrace }
+    }
 }
 
 /// Puts a question to its thread, and waits for the answer.
@@ -312,8 +347,8 @@ fn reply(question: &Question, about: &About<'_>, registers: &Registers) -> Answe
 fn copy(question: &Question, about: &About<'_>, registers: &Registers) -> Copied {
     const WORD: usize = size_of::<usize>();
     let stack_pointer = registers[arch::STACK_POINTER];
-    // In the middle of a switch the code is that of who leaves, while the stack is that of who comes:
-    // they fit together before and after.
+    // In the middle of a switch the code is that of who leaves, while the stack is that of who
+    // comes: they fit together before and after.
     let resumes = registers[arch::RESUMED] == about.context;
     if resumes && stack_pointer == about.last_stack_pointer {
         return Copied::Switching;
@@ -322,76 +357,21 @@ fn copy(question: &Question, about: &About<'_>, registers: &Registers) -> Copied
     if !(stack.bottom..=stack.top).contains(&stack_pointer) || stack_pointer % WORD != 0 {
         return Copied::Elsewhere;
     }
-    let from = stack_pointer.saturating_sub(POPPED_WORDS * WORD).max(stack.bottom);
+    // A greenlet's stack is mapped down to its bottom. Below the page of the stack pointer a
+    // thread's own may have its guard, or, on the main thread, memory that was never used.
+    let page = stack_pointer - stack_pointer % PAGE_BYTES;
+    let lowest = about.stack.map_or(page.max(stack.bottom), |stack| stack.bottom);
+    let from = stack_pointer.saturating_sub(POPPED_BYTES).max(lowest);
     let words = (stack.top - from) / WORD;
     if words > question.copy_words {
         return Copied::TooLarge { words };
     }
     let source = ptr::with_exposed_provenance::<usize>(from);
     for index in 0..words {
-        // SAFETY: from the stack pointer, and a little below, to its top the stack is mapped: this
-        // thread stands on it. There is room for as many words in the copy. Volatile, as the compiler
-        // knows nothing of frames that are in use.
+        // SAFETY: from `lowest` to its top the stack is mapped: this thread stands on it. There is
+        // room for as many words in the copy. Volatile, as the compiler knows nothing of frames
+        // that are in use.
         unsafe { question.copy.add(index).write_volatile(source.add(index).read_volatile()) };
     }
     Copied::Whole { from, words }
-}
-
-/// The backtrace of a copy, and whether it has more than the innermost frame, or never will.
-fn unwind(
-    room: &mut [usize],
-    from: usize,
-    words: usize,
-    mut registers: Registers,
-) -> (Option<Backtrace>, bool) {
-    let copied = &mut room[MARGIN_WORDS..][..words];
-    if interrupt::checks_return_addresses() && has_signed_address(copied) {
-        // The signature was made for another stack pointer: to check it would be a fault.
-        return (None, true);
-    }
-    let top = from + size_of_val(copied);
-    let to = copied.as_ptr().addr();
-    let move_address = |word: &mut usize| {
-        if (from..=top).contains(word) {
-            *word = *word - from + to;
-        }
-    };
-    copied.iter_mut().for_each(move_address);
-    registers.iter_mut().for_each(move_address);
-    let _ = room.as_mut_ptr().expose_provenance();
-    let (mut backtrace, mut frames) = (None, 0);
-    let mut look = || {
-        backtrace = Some(Backtrace::force_capture());
-        frames = interrupt::frames_above(arch::retrace_code());
-    };
-    // SAFETY: the registers point into the copy, as do the saved ones and the frame pointers in it,
-    // which were moved with it: so what the tables lead to from there lies in the copy, with zeros
-    // behind it, where unwinding ends. Neither way to unwind panics.
-    unsafe { arch::retrace(&registers, &mut look) };
-    (backtrace, frames > 1)
-}
-
-/// Whether any word looks like the address of code with a signature above it.
-///
-/// The signature lies between the bits of addresses and bit 55, which says whose half of them it is.
-/// Above that is the tag, and a return address has none.
-fn has_signed_address(words: &[usize]) -> bool {
-    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return true };
-    let range = |line: &str| {
-        let (start, end) = line.split(' ').next()?.split_once('-')?;
-        let parse = |text| usize::from_str_radix(text, 16).ok();
-        Some(parse(start)?..parse(end)?)
-    };
-    let code: Vec<_> =
-        maps.lines().filter(|line| line.contains("r-xp")).filter_map(range).collect();
-    // Kernels have 39 bits or more for addresses, and all that one has are used for the stack.
-    let highest = maps.lines().filter_map(range).map(|range| range.end).max().unwrap_or(0);
-    let address_bits = (usize::BITS - highest.leading_zeros()).clamp(39, 48);
-    // An instruction lies at a multiple of four. What is left of other values may still look so: then
-    // there is no backtrace.
-    words.iter().any(|word| {
-        let address = word & ((1 << address_bits) - 1);
-        let may_be_signed = *word != address && word >> 55 == 0 && address % 4 == 0;
-        may_be_signed && code.iter().any(|range| range.contains(&address))
-    })
 }

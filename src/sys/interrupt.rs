@@ -8,7 +8,6 @@
 use std::ffi::{c_int, c_void};
 use std::io;
 use std::mem::MaybeUninit;
-use std::ops::Range;
 use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU32;
@@ -60,6 +59,9 @@ pub(crate) unsafe fn watch(look: Look) -> io::Result<()> {
     }
     let mut ours = previous;
     ours.sa_sigaction = on_signal as Action as usize;
+    // No other handler comes in between, which might wait for who asks, or never return.
+    // SAFETY: the mask is there, and is written whole.
+    unsafe { libc::sigfillset(&raw mut ours.sa_mask) };
     ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
     // SAFETY: `ours` is what the kernel gave for this signal, with a handler of the form that
     // `SA_SIGINFO` says; the handler finds `WATCH` complete.
@@ -83,14 +85,15 @@ unsafe extern "C-unwind" fn on_signal(
     // SAFETY: as above.
     let before = unsafe { *errno };
     // SAFETY: with `SA_SIGINFO` the kernel passes a valid context, aligned as its type asks for.
-    let registers = registers(unsafe { &*context.cast::<libc::ucontext_t>() });
-    let is_ours = (watch.look)(&registers);
+    let interrupted = unsafe { &*context.cast::<libc::ucontext_t>() };
+    let is_ours = (watch.look)(&registers(interrupted));
     // SAFETY: as above.
     unsafe { *errno = before };
     let previous = watch.previous.sa_sigaction;
     if is_ours || previous == libc::SIG_DFL || previous == libc::SIG_IGN {
         return;
     }
+    block_for(&watch.previous, interrupted);
     let function = ptr::with_exposed_provenance::<()>(previous);
     if watch.previous.sa_flags & libc::SA_SIGINFO != 0 {
         // SAFETY: whoever installed it with this flag said that it is such a function; it gets what
@@ -100,6 +103,22 @@ unsafe extern "C-unwind" fn on_signal(
         // SAFETY: as above, without the flag.
         unsafe { std::mem::transmute::<*const (), PlainAction>(function)(signal) };
     }
+}
+
+/// Blocks the signals that the kernel would have blocked for this handler, and no others. When the
+/// handler returns the kernel blocks what it did before.
+fn block_for(handler: &libc::sigaction, interrupted: &libc::ucontext_t) {
+    let mut blocked = interrupted.uc_sigmask;
+    for signal in 1..=libc::SIGRTMAX() {
+        let itself = signal == SIGNAL && handler.sa_flags & libc::SA_NODEFER == 0;
+        // SAFETY: the set is complete, and is read.
+        if itself || unsafe { libc::sigismember(&raw const handler.sa_mask, signal) } == 1 {
+            // SAFETY: the set is there, and the kernel has written it.
+            unsafe { libc::sigaddset(&raw mut blocked, signal) };
+        }
+    }
+    // SAFETY: a complete set, and no room for the one before is asked for.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const blocked, ptr::null_mut()) };
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -180,38 +199,4 @@ pub(crate) fn checks_return_addresses() -> bool {
     const PACA: libc::c_ulong = 1 << 30;
     // SAFETY: a number in, a number out.
     cfg!(target_arch = "aarch64") && unsafe { libc::getauxval(libc::AT_HWCAP) } & PACA != 0
-}
-
-// Of the unwinder that std links, too.
-unsafe extern "C-unwind" {
-    fn _Unwind_Backtrace(
-        look: unsafe extern "C" fn(*mut c_void, *mut c_void) -> c_int,
-        argument: *mut c_void,
-    ) -> c_int;
-    fn _Unwind_GetIP(frame: *mut c_void) -> usize;
-}
-
-/// How many frames there are above that of the code at these addresses, if it is under way.
-pub(crate) fn frames_above(code: Range<usize>) -> usize {
-    /// # Safety
-    ///
-    /// Called by the unwinder with a frame and the argument below.
-    unsafe extern "C" fn look(frame: *mut c_void, argument: *mut c_void) -> c_int {
-        // SAFETY: the caller's promise; nothing else refers to it during the walk.
-        let (code, above) = unsafe { &mut *argument.cast::<(Range<usize>, Option<usize>)>() };
-        // SAFETY: the caller's promise.
-        let address = unsafe { _Unwind_GetIP(frame) };
-        match above {
-            Some(count) => *count += 1,
-            None if code.contains(&address) => *above = Some(0),
-            None => {}
-        }
-        // Go on.
-        0
-    }
-
-    let mut found: (Range<usize>, Option<usize>) = (code, None);
-    // SAFETY: `look` gets what it asks for.
-    unsafe { _Unwind_Backtrace(look, (&raw mut found).cast()) };
-    found.1.unwrap_or(0)
 }

@@ -33,3 +33,4 @@ pub(crate) mod timerfd;
 pub(crate) mod trouble;
 #[cfg(stolon_faults)]
 pub mod trouble;
+pub(crate) mod unwind;
