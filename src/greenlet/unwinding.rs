@@ -100,9 +100,7 @@ fn took_from_scheduler(block: &Block) -> bool {
 /// which nobody sends by hand.
 #[inline]
 pub(super) fn came_from_who_notes() {
-    if panicking() {
-        transfer::with_current(|current| current.map(Block::set_takes_nothing));
-    }
+    transfer::with_current(|current| current.map(Block::set_takes_nothing));
 }
 
 /// While the current greenlet is suspended that may be unwinding: its unwindings are noted as its own.

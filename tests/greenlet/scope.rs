@@ -452,6 +452,35 @@ fn a_kill_of_who_waits_for_the_end_of_its_scope_comes_when_it_has_ended() {
 }
 
 #[test]
+fn a_scope_waits_for_its_members_however_often_its_owner_is_killed() {
+    let flushed = Rc::new(Cell::new(false));
+    let noted = Rc::clone(&flushed);
+    let owner = spawn(move || {
+        greenlet::scope(|scope| {
+            let me = greenlet::current::<()>();
+            let member: Greenlet = scope.greenlet(move |()| {
+                let _flushes = OnDrop(|| {
+                    (0..300).for_each(|_| sleep(MS / 10));
+                    noted.set(true);
+                });
+                drop(me.switch(()));
+            });
+            member.switch(()).unwrap();
+            sleep(3600 * 1000 * MS);
+        });
+    });
+    sleep(Duration::ZERO);
+    let mut kills = 0;
+    while !owner.is_dead() {
+        owner.kill();
+        kills += 1;
+        sleep(Duration::ZERO);
+    }
+    assert!(flushed.get() && kills > 100, "{kills} kills");
+    assert!(owner.join().unwrap_err().is::<GreenletExit>());
+}
+
+#[test]
 fn a_scope_is_told_of_an_end_that_another_greenlet_has_given_up_to_wait_for() {
     let main = greenlet::current::<()>();
     let slot: Rc<RefCell<Option<Greenlet>>> = Rc::default();

@@ -225,6 +225,80 @@ fn a_greenlet_that_a_call_switches_to_may_not_block_either() {
     });
 }
 
+#[test]
+fn what_is_dropped_on_the_mainloop_may_wait_in_its_destructor() {
+    simulated(|| {
+        let log = Log::default();
+        let waiting = |log: &Log| {
+            let (main, log) = (greenlet::current::<()>(), Rc::clone(log));
+            let waiting = Greenlet::new(move |()| {
+                let _waits = OnDrop(|| {
+                    note(&log, "destructor");
+                    sleep(2 * MS);
+                    note(&log, "has waited");
+                });
+                drop(main.switch(()));
+            });
+            waiting.switch(()).unwrap();
+            waiting
+        };
+        // By a call, with its function, and by a hook that is replaced there.
+        let (called, dropped, hooked) = (waiting(&log), waiting(&log), waiting(&log));
+        let in_call = Rc::clone(&log);
+        schedule_call_global(NOW, move || {
+            drop(called);
+            note(&in_call, "goes on");
+        });
+        let owner = spawn(|| schedule_call_local(5 * MS, move || drop(dropped))).join().unwrap();
+        sleep(10 * MS);
+        assert!(!owner.is_pending());
+        hub::set_error_hook(move |_| {
+            let _captured = &hooked;
+        });
+        schedule_call_global(NOW, hub::clear_error_hook);
+        sleep(10 * MS);
+        let order = ["destructor", "goes on", "has waited"];
+        assert_eq!(log.borrow()[..3], order);
+        assert_eq!(log.borrow()[3..], ["destructor", "has waited", "destructor", "has waited"]);
+    });
+}
+
+#[test]
+fn the_last_handle_that_the_queue_has_is_dropped_like_any_other() {
+    guarded(|| {
+        let main = greenlet::current::<()>();
+        let slot = Rc::new(RefCell::new(None::<Greenlet>));
+        let has_waited = Rc::new(Cell::new(false));
+        let (taken, noted, to_main) = (Rc::clone(&slot), Rc::clone(&has_waited), main.clone());
+        let thrower = move || {
+            let target: Greenlet = taken.take().unwrap();
+            drop(target.throw(Box::new("out of the queue")));
+        };
+        let builder = stolon::greenthread::Builder::new().name("thrower");
+        let _thrower = builder.spawn(thrower).unwrap();
+        let stale = Greenlet::new(move |()| {
+            let _waits = OnDrop(|| {
+                sleep(MS);
+                noted.set(true);
+            });
+            // Stands in the queue, and is thrown out of it.
+            let _ = catch_unwind(AssertUnwindSafe(|| sleep(NOW)));
+            to_main.switch(()).unwrap();
+        });
+        *slot.borrow_mut() = Some(stale.clone());
+        stale.switch(()).unwrap();
+        // The other handles are the thrower's and the queue's.
+        drop(stale);
+        let all = greenlet::all();
+        let thrower = all.into_iter().find(|greenlet| greenlet.name() == Some("thrower")).unwrap();
+        spawn(move || main.switch(()));
+        // It ends, and the mainloop finds the other in its queue.
+        thrower.switch(()).unwrap();
+        sleep(5 * MS);
+        assert!(has_waited.get());
+    });
+}
+
 // What it may do.
 
 #[test]

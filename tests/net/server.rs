@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufWriter, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,6 +15,7 @@ use crate::util::leak::guarded;
 use crate::util::server::PATIENCE;
 use stolon::convenience::{Server, Stopped, Stopper};
 use stolon::green::net::TcpStream;
+use stolon::timeout::with_timeout;
 use stolon::{GreenThread, sleep, spawn};
 
 const NOW: Duration = Duration::ZERO;
@@ -152,6 +153,33 @@ fn at_the_deadline_connections_are_cut_short_and_destructors_run() {
 }
 
 // CV-01, on one thread.
+#[test]
+fn a_client_that_does_not_read_keeps_neither_a_timeout_nor_the_end_of_the_server_waiting() {
+    guarded(|| {
+        let (sender, receiver) = mpsc::channel();
+        let sender = Mutex::new(sender);
+        let handler = move |stream: TcpStream, _: SocketAddr| {
+            let _ = with_timeout(20 * MS, || {
+                // More than all buffers hold: it flushes as it is unwound, and its peer does not read.
+                let mut answer = BufWriter::with_capacity(64 << 20, stream);
+                answer.write_all(&vec![0; 32 << 20]).unwrap();
+                sender.lock().unwrap().send(()).unwrap();
+                sleep(PATIENCE);
+            });
+        };
+        let server = Server::builder().threads(1).start(LOCAL, handler).unwrap();
+        let addr = server.local_addr();
+        let mute = std::net::TcpStream::connect(addr).unwrap();
+        receiver.recv().unwrap();
+        let start = Instant::now();
+        assert_eq!(stop(server, NOW).cut_short, 1);
+        assert!(start.elapsed() < PATIENCE / 2, "{:?}", start.elapsed());
+        let refused = std::net::TcpStream::connect(addr).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        drop(mute);
+    });
+}
+
 #[test]
 fn no_more_connections_are_served_at_a_time_than_was_said() {
     guarded(|| {

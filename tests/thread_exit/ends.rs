@@ -121,6 +121,34 @@ fn a_destructor_may_wait_during_killall_and_the_hub_is_usable_afterwards() {
 }
 
 #[test]
+fn killall_leaves_alone_what_waits_in_a_destructor_or_catches_the_exit_and_waits_again() {
+    alone(|| {
+        let said = on_a_thread_that_ends(|sender| {
+            spawn(|| {
+                let _waits = OnDrop(|| sleep(HOUR));
+                sleep(HOUR);
+            });
+            spawn(|| {
+                loop {
+                    let _ = catch_unwind(|| sleep(HOUR));
+                }
+            });
+            let says = sender.clone();
+            spawn(move || {
+                let _last_word = OnDrop(|| says.send("ended").unwrap());
+                sleep(HOUR);
+            });
+            sleep(NOW);
+            let start = Instant::now();
+            greenlet::killall();
+            assert!((500 * MS..5000 * MS).contains(&start.elapsed()), "{:?}", start.elapsed());
+            sender.send("end").unwrap();
+        });
+        assert_eq!(said, ["ended", "end"]);
+    });
+}
+
+#[test]
 fn killall_is_for_the_root() {
     guarded(|| {
         let refused = spawn(|| catch_unwind(greenlet::killall).is_err());
