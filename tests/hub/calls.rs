@@ -296,6 +296,8 @@ fn the_last_handle_that_the_queue_has_is_dropped_like_any_other() {
         thrower.switch(()).unwrap();
         sleep(5 * MS);
         assert!(has_waited.get());
+        // Who has switched to the main greenlet is still suspended.
+        greenlet::killall();
     });
 }
 
