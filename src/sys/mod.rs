@@ -24,6 +24,7 @@ pub(crate) mod interrupt;
 pub(crate) mod limits;
 pub(crate) mod memory;
 pub(crate) mod net;
+pub(crate) mod poll;
 pub(crate) mod signal;
 pub(crate) mod time;
 pub(crate) mod timerfd;

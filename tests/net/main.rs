@@ -3,6 +3,7 @@
 #[path = "../util/mod.rs"]
 mod util;
 
+mod blocking;
 mod convenience;
 mod load;
 mod memory_stream;

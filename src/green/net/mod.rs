@@ -5,7 +5,12 @@
 //! a `std::net` socket, and make a green one of that on the other thread.
 //!
 //! A descriptor is in non-blocking mode from the moment that a green socket is made of it, and
-//! stays so. One green thread at a time may wait to read from a socket, and one to write to it: a
+//! this crate leaves it so. That mode belongs to the file description, so that another process, or
+//! the owner of a duplicate, may end it. A read or a write never blocks the thread even then.
+//! [`TcpListener::accept`] does if, in addition, another process takes the connection in the moment
+//! between the check for one and the call.
+//!
+//! One green thread at a time may wait to read from a socket, and one to write to it: a
 //! second one gets an error that names the first, unless
 //! [`hub_prevent_multiple_readers(false)`](crate::debug::hub_prevent_multiple_readers) has them line
 //! up. Nobody can drop a socket that another waits on, but [`notify_close`](crate::hub::notify_close)

@@ -162,7 +162,7 @@ impl TcpStream {
         // What was peeked at is still there, however little it was.
         self.run(Direction::Read, |io| {
             let room = trouble::at_most(trouble::Call::Read, io.as_fd(), buf.len())?;
-            Ok((io.peek(&mut buf[..room])?, Drained::No))
+            Ok((sys::net::peek(io.as_fd(), &mut buf[..room])?, Drained::No))
         })
     }
 
@@ -244,17 +244,17 @@ fn write_rest(
 
 impl Read for &TcpStream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.run(Direction::Read, |mut io| {
+        self.run(Direction::Read, |io| {
             let room = trouble::at_most(trouble::Call::Read, io.as_fd(), buf.len())?;
-            let bytes = io.read(&mut buf[..room])?;
+            let bytes = sys::net::recv(io.as_fd(), &mut buf[..room])?;
             Ok((bytes, Drained::after(bytes, room)))
         })
     }
 
     fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        self.run(Direction::Read, |mut io| {
+        self.run(Direction::Read, |io| {
             trouble::fails(trouble::Call::Read, Some(io.as_fd()))?;
-            let bytes = io.read_vectored(bufs)?;
+            let bytes = sys::net::recv_vectored(io.as_fd(), bufs)?;
             Ok((bytes, drained_after(bytes, bufs.iter().map(|buf| buf.len()))))
         })
     }
@@ -262,9 +262,9 @@ impl Read for &TcpStream {
 
 impl Write for &TcpStream {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.run(Direction::Write, |mut io| {
+        self.run(Direction::Write, |io| {
             let room = trouble::at_most(trouble::Call::Write, io.as_fd(), buf.len())?;
-            let bytes = io.write(&buf[..room])?;
+            let bytes = sys::net::send(io.as_fd(), &buf[..room])?;
             Ok((bytes, Drained::after(bytes, room)))
         })
     }
@@ -281,9 +281,9 @@ impl Write for &TcpStream {
     }
 
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.run(Direction::Write, |mut io| {
+        self.run(Direction::Write, |io| {
             trouble::fails(trouble::Call::Write, Some(io.as_fd()))?;
-            let bytes = io.write_vectored(bufs)?;
+            let bytes = sys::net::send_vectored(io.as_fd(), bufs)?;
             Ok((bytes, drained_after(bytes, bufs.iter().map(|buf| buf.len()))))
         })
     }
