@@ -78,7 +78,7 @@ pub(crate) use current::{
     yield_now,
 };
 pub(crate) use entry::Direction;
-pub(crate) use fd::{Drained, Source};
+pub(crate) use fd::{Drained, Short, Source};
 use fd_table::FdTable;
 use late::Late;
 pub(crate) use line::{Line, Ticket};

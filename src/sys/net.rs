@@ -322,7 +322,21 @@ fn decode(storage: &libc::sockaddr_storage) -> io::Result<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
-    use super::{decode, encode};
+    use super::{decode, encode, is_plain_tcp};
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn tcp_is_told_from_other_sockets() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert!(is_plain_tcp(listener.as_fd()) && is_plain_tcp(stream.as_fd()));
+        let (unix, _) = UnixStream::pair().unwrap();
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let file = std::fs::File::open("/proc/self/exe").unwrap();
+        assert!(![unix.as_fd(), udp.as_fd(), file.as_fd()].into_iter().any(is_plain_tcp));
+    }
 
     #[test]
     fn an_address_survives_the_kernels_form() {

@@ -8,6 +8,7 @@ mod convenience;
 mod load;
 mod memory_stream;
 mod server;
+mod short;
 mod tcp;
 mod timeout;
 mod wait;

@@ -29,6 +29,15 @@ pub use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
 pub use stream::TcpStream;
 
 use std::io;
+use std::os::fd::BorrowedFd;
+
+use crate::hub::Short;
+use crate::sys;
+
+/// What a short read or write of a socket of somebody else's means.
+fn meaning_of_short(socket: BorrowedFd<'_>) -> Short {
+    if sys::net::is_plain_tcp(socket) { Short::Drained } else { Short::Nothing }
+}
 
 /// Calls `f` with each address until it succeeds, and returns the last error if it never does.
 fn each_addr<R>(
@@ -148,7 +157,8 @@ macro_rules! descriptor_conversions {
             /// If it has no such mode, so is no socket.
             fn from(socket: std::net::$socket) -> Self {
                 socket.set_nonblocking(true).expect("a socket has a non-blocking mode");
-                Self::from_nonblocking(socket)
+                let short = super::meaning_of_short(socket.as_fd());
+                Self::from_nonblocking(socket, short)
             }
         }
     };

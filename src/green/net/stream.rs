@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{SocketAddr, ToSocketAddrs, descriptor_conversions, each_addr, socket_accessors};
 use crate::clock::Deadline;
-use crate::hub::{self, Direction, Drained, Source};
+use crate::hub::{self, Direction, Drained, Short, Source};
 use crate::sys::{self, trouble};
 
 /// A TCP connection, as [`std::net::TcpStream`]; reading, writing and connecting block only the
@@ -57,7 +57,7 @@ impl TcpStream {
 
     fn connect_socket(socket: OwnedFd, addr: &SocketAddr, deadline: Deadline) -> io::Result<Self> {
         let started = sys::net::connect(socket.as_fd(), addr);
-        let stream = Self::from_nonblocking(socket.into());
+        let stream = Self::from_nonblocking(socket.into(), Short::Drained);
         match started {
             Ok(()) => Ok(stream),
             Err(e) if sys::net::is_in_progress(&e) => {
@@ -71,8 +71,8 @@ impl TcpStream {
         }
     }
 
-    pub(super) fn from_nonblocking(stream: std::net::TcpStream) -> Self {
-        Self { source: Source::new(stream), timeouts: [Cell::new(None), Cell::new(None)] }
+    pub(super) fn from_nonblocking(stream: std::net::TcpStream, short: Short) -> Self {
+        Self { source: Source::new(stream, short), timeouts: [Cell::new(None), Cell::new(None)] }
     }
 
     /// The address of the other side.
@@ -109,7 +109,7 @@ impl TcpStream {
     ///
     /// The kernel's, `EMFILE` if there is no descriptor left.
     pub fn try_clone(&self) -> io::Result<Self> {
-        let clone = Self::from_nonblocking(self.source.io().try_clone()?);
+        let clone = Self::from_nonblocking(self.source.io().try_clone()?, self.source.short());
         Ok(Self { timeouts: self.timeouts.clone(), ..clone })
     }
 
