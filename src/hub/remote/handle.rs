@@ -17,8 +17,7 @@ use crate::hub::{self, Hub, Wake};
 ///
 /// # Panics
 ///
-/// When the hub or its eventfd cannot be made, for want of descriptors, and when the thread is
-/// exiting.
+/// When the hub cannot be made, for want of descriptors, and when the thread is exiting.
 pub fn handle() -> HubHandle {
     let post = hub::try_current().and_then(|hub| hub.post());
     HubHandle::new(&post.expect("no handle to the hub could be made").inbox)

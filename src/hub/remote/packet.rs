@@ -137,21 +137,22 @@ impl<R> JoinHandle<R> {
     ///
     /// On the hub's own loop.
     pub fn join(self) -> thread::Result<R> {
-        let mut waiter = Waiter::for_one_wait();
-        loop {
-            if self.packet.is_inherited() {
-                return Err(Box::new(GreenletExit));
+        let mut waiter = None;
+        while !self.is_finished() {
+            let waiter = waiter.get_or_insert_with(Waiter::for_one_wait);
+            if let State::Pending(waker) = &mut *self.packet.lock() {
+                *waker = Some(waiter.waker());
+            } else {
+                break;
             }
-            let mut state = self.packet.lock();
-            match &mut *state {
-                State::Pending(waker) => *waker = Some(waiter.waker()),
-                _ => match mem::replace(&mut *state, State::Taken) {
-                    State::Done(outcome) => return outcome,
-                    _ => unreachable!("only the handle takes the outcome, and is gone then"),
-                },
-            }
-            drop(state);
             waiter.wait_until(WaitsFor::Thread, Deadline::NEVER);
+        }
+        if self.packet.is_inherited() {
+            return Err(Box::new(GreenletExit));
+        }
+        match mem::replace(&mut *self.packet.lock(), State::Taken) {
+            State::Done(outcome) => outcome,
+            _ => unreachable!("only the handle takes the outcome, and is gone then"),
         }
     }
 
