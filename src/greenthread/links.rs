@@ -5,9 +5,10 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::later::Later;
-use super::unhandled::{Failure, quietly};
+use super::unhandled::Failure;
 use super::{GreenThread, Payload, Shared};
 use crate::greenlet::Attachment;
+use crate::quietly::{dispose, quietly};
 
 /// Names a link of one green thread: what [`GreenThread::unlink`] takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -141,7 +142,7 @@ impl<R: 'static> Shared<R> {
                 this.outcome.replace(Some(Err(Failure::new(payload))));
             } else {
                 // It has caught the exit.
-                quietly(|| drop(payload));
+                dispose(payload);
             }
         }
         let ended = GreenThread { shared: this.clone() };

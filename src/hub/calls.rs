@@ -6,7 +6,6 @@
 
 use std::any::Any;
 use std::fmt;
-use std::mem;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::rc::{Rc, Weak};
 use std::thread;
@@ -15,6 +14,7 @@ use std::time::Duration;
 use super::Hub;
 use super::call_table::{Call, CallId, Due};
 use crate::greenlet::{self, Acquaintance, GreenletExit};
+use crate::quietly::{dispose, quietly};
 
 /// What [`set_error_hook`] sets.
 pub(super) type ErrorHook = Rc<dyn Fn(&CallPanic<'_>)>;
@@ -272,10 +272,9 @@ impl Hub {
         if let Some(hook) = hook {
             let panic = CallPanic { payload: &*payload, place };
             // With the hook itself, of which this may be the last reference.
-            let told = catch_unwind(AssertUnwindSafe(move || hook(&panic)));
-            dispose(told);
+            quietly(move || hook(&panic));
         }
-        dispose(Err(payload));
+        dispose(payload);
     }
 
     fn take_calls(&self) -> Vec<Call> {
@@ -290,16 +289,9 @@ impl Hub {
     /// Drops all calls, for a thread that is exiting, and the hook.
     pub(super) fn drop_calls(&self) {
         let hook = self.error_hook.take();
-        dispose(catch_unwind(AssertUnwindSafe(|| drop(hook))));
+        quietly(|| drop(hook));
         for call in self.take_calls() {
-            dispose(catch_unwind(AssertUnwindSafe(|| drop(call))));
+            quietly(|| drop(call));
         }
-    }
-}
-
-/// Drops a panic, which the panic hook has reported. Its destructor might panic in turn.
-fn dispose(ended: thread::Result<()>) {
-    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(ended))) {
-        mem::forget(second);
     }
 }

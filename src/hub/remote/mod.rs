@@ -24,6 +24,7 @@ use std::sync::Arc;
 use super::{Hub, WaitId, Wake};
 use crate::greenlet::GreenletExit;
 use crate::poller::{self, Poller};
+use crate::quietly::{dispose, quietly};
 use handle::Jobs;
 pub use handle::{HubGone, HubHandle, handle};
 use inbox::{FLAGS, Flags, Inbox, Message};
@@ -115,7 +116,8 @@ impl Remote {
             return;
         }
         for message in post.inbox.close() {
-            drop_quietly(message);
+            // The thread has nobody left to tell of a panic.
+            quietly(|| drop(message));
         }
         self.jobs.take().abandon();
     }
@@ -124,14 +126,6 @@ impl Remote {
         let post = self.post.borrow();
         let is_pending = |inbox: &Inbox| inbox.take_pending() && !inbox.is_inherited();
         post.as_ref().filter(|post| is_pending(&post.inbox)).cloned()
-    }
-}
-
-/// Drops what the user made, for a thread that has nobody left to tell of a panic.
-fn drop_quietly(message: Message) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(message))) {
-        // The panic hook has reported it, and its own destructor might panic.
-        mem::forget(payload);
     }
 }
 
@@ -199,8 +193,7 @@ impl Hub {
             // The mainloop has to end, with its thread.
             resume_unwind(payload);
         }
-        // The panic hook has reported it. Its own destructor might panic.
-        mem::forget(payload);
+        dispose(payload);
     }
 }
 
