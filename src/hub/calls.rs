@@ -26,6 +26,7 @@ pub(super) type ErrorHook = Rc<dyn Fn(&CallPanic<'_>)>;
 /// |---|---|
 /// | order | by deadline, and among equal ones by the order in which they were scheduled |
 /// | it schedules another call | that one comes in a later pass of the loop, after those that are due already and after descriptors were looked at, even if `delay` is zero |
+/// | `f` captures much | that stays where it is, on the heap; what `f` itself needs lies on the loop's stack, which has the [default size](crate::stack::default_stack_bytes) of the moment when the loop was made |
 /// | the [`Timer`] is dropped | nothing: it is called all the same |
 /// | it is cancelled, by another call that is due in the same pass too | `f` is dropped and not called |
 /// | it panics | [`set_error_hook`] says what is told of it; the loop goes on, with the next call of this pass |

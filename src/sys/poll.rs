@@ -1,7 +1,5 @@
 //! Whether a descriptor is ready at this moment.
 
-#![allow(unsafe_code)]
-
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
