@@ -8,15 +8,14 @@ mod end;
 mod kill;
 mod later;
 mod links;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod unhandled;
 
 use std::any::Any;
-use std::cell::RefCell;
 use std::fmt;
 use std::io;
-use std::mem::{self, ManuallyDrop};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::thread;
 use std::time::Duration;
@@ -25,11 +24,10 @@ use crate::clock::Deadline;
 use crate::greenlet::{self, Attachment, Greenlet, GreenletExit};
 use crate::hub::{self, Wait, WaitsFor, Wake};
 use crate::timeout::TimedOut;
-use end::End;
 pub use kill::kill;
 pub use later::{spawn_after, spawn_after_local};
 pub use links::LinkId;
-use links::Rare;
+use shared::{Ending, Shared};
 use unhandled::Failure;
 pub use unhandled::{Unhandled, UnhandledHook, set_unhandled_hook};
 
@@ -192,14 +190,14 @@ impl<R: 'static> GreenThread<R> {
         R: Clone,
     {
         Shared::wait_for_end(&self.shared);
-        if let Some(Ok(value)) = &*self.shared.outcome.borrow() {
+        if let Some(value) = &*self.shared.value.borrow() {
             return value.clone();
         }
-        let Some(Err(failure)) = self.shared.outcome.take() else {
+        let Some(failure) = self.shared.failure.take() else {
             panic!("the result of the green thread is gone");
         };
         let payload = failure.tell();
-        *self.shared.outcome.borrow_mut() = Some(Err(Failure::copy(copy_of(&*payload))));
+        self.shared.failure.set(Some(Failure::copy(copy_of(&*payload))));
         resume_unwind(payload)
     }
 
@@ -207,9 +205,11 @@ impl<R: 'static> GreenThread<R> {
     /// [`std::thread::JoinHandle::join`] does.
     pub fn join(self) -> thread::Result<R> {
         Shared::wait_for_end(&self.shared);
-        let outcome = self.shared.outcome.borrow_mut().take();
-        let outcome = outcome.unwrap_or_else(|| panic!("the result of the green thread is gone"));
-        outcome.map_err(Failure::tell)
+        let value = self.shared.value.borrow_mut().take();
+        value.ok_or_else(|| match self.shared.failure.take() {
+            Some(failure) => failure.tell(),
+            None => panic!("the result of the green thread is gone"),
+        })
     }
 
     /// Whether it has ended.
@@ -231,7 +231,10 @@ impl<R: 'static> GreenThread<R> {
     /// A handle to a green thread that has ended.
     pub(crate) fn ended(outcome: thread::Result<R>) -> Self {
         let shared = Greenlet::<Wake>::builder().reserve(Shared::new);
-        shared.put(outcome.map_err(Failure::new));
+        match outcome {
+            Ok(value) => shared.put(value),
+            Err(payload) => shared.fail(Failure::new(payload)),
+        }
         Shared::end(&shared);
         Self { shared }
     }
@@ -253,116 +256,6 @@ impl<R: 'static> fmt::Debug for GreenThread<R> {
             write!(f, "GreenThread(dead)")
         } else {
             write!(f, "GreenThread({:?})", self.shared.greenlet::<Wake>())
-        }
-    }
-}
-
-/// What a green thread and its handle have in common.
-struct Shared<R: 'static> {
-    end: End,
-    /// When it has ended, until the result is moved out.
-    outcome: ManuallyDrop<RefCell<Option<Result<R, Failure>>>>,
-    rare: ManuallyDrop<Rare<R>>,
-}
-
-impl<R: 'static> Drop for Shared<R> {
-    /// Mostly nothing is left to be dropped.
-    #[inline(always)]
-    fn drop(&mut self) {
-        let is_to_drop = match self.outcome.get_mut() {
-            None => false,
-            Some(Ok(_)) => mem::needs_drop::<R>(),
-            Some(Err(_)) => true,
-        };
-        if is_to_drop || !self.rare.is_none() {
-            self.drop_rest();
-        }
-    }
-}
-
-impl<R: 'static> Shared<R> {
-    const fn new() -> Self {
-        let outcome = ManuallyDrop::new(RefCell::new(None));
-        Self { end: End::new(), outcome, rare: ManuallyDrop::new(Rare::new()) }
-    }
-
-    #[inline(never)]
-    fn drop_rest(&self) {
-        // Dropped even if the drop of the result panics.
-        let _rare = self.rare.take();
-        drop(self.outcome.take());
-    }
-
-    /// Notes what it has ended with, once.
-    #[inline(always)]
-    fn put(&self, outcome: Result<R, Failure>) {
-        let before = self.outcome.replace(Some(outcome));
-        debug_assert!(before.is_none(), "it ends once");
-        mem::forget(before);
-    }
-
-    /// Called when that is there, by the green thread itself or by who killed it before it started.
-    #[inline(always)]
-    fn end(this: &Attachment<Self>) {
-        if !this.rare.is_none() {
-            Self::end_rare(this);
-        }
-        this.end.come();
-    }
-
-    #[inline(always)]
-    fn wait_for_end(this: &Attachment<Self>) {
-        if !Self::asks_itself(this) {
-            this.end.wait();
-        }
-    }
-
-    /// False if `deadline` passes before the end.
-    fn wait_until(this: &Attachment<Self>, deadline: Deadline) -> bool {
-        Self::asks_itself(this) || this.end.wait_until(deadline)
-    }
-}
-
-/// Sees to it that a green thread that never runs ends all the same.
-struct Ending<R: 'static> {
-    /// None when it runs.
-    shared: Option<Attachment<Shared<R>>>,
-}
-
-impl<R: 'static> Ending<R> {
-    #[inline(always)]
-    fn new(shared: Attachment<Shared<R>>) -> Self {
-        Self { shared: Some(shared) }
-    }
-
-    /// Runs `f`, and ends with what that comes to.
-    #[inline(always)]
-    fn run(mut self, f: impl FnOnce() -> R) {
-        let Some(shared) = self.shared.take() else { return };
-        // The result goes to its place at once, and not through `catch_unwind`: to copy what was just
-        // written in parts stalls the processor.
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| shared.put(Ok(f())))) {
-            shared.put(Err(Failure::new(payload)));
-        }
-        Shared::end(&shared);
-        shared.let_go();
-    }
-}
-
-impl<R: 'static> Shared<R> {
-    #[cold]
-    #[inline(never)]
-    fn end_unstarted(this: &Attachment<Self>) {
-        this.put(Err(Failure::new(Box::new(GreenletExit))));
-        Self::end(this);
-    }
-}
-
-impl<R: 'static> Drop for Ending<R> {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some(shared) = self.shared.take() {
-            Shared::end_unstarted(&shared);
         }
     }
 }

@@ -52,6 +52,7 @@
 
 // The layers, low to high. A module uses those above it in this list and no others;
 // `tests/layers.rs` sees to it.
+mod quietly;
 mod sys;
 #[doc(hidden)]
 pub mod clock;

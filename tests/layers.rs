@@ -8,10 +8,11 @@ use std::{fs, path::Path};
 /// may import those in the rows above its own, so inside a layer the order of the rows decides.
 const MODULES: &[(usize, &str, &[&str])] = &[
     (0, "error", &[]),
+    (0, "quietly", &[]),
     (0, "sys", &[]),
     (0, "clock", &[]),
     // Raw pointers only: nothing of the crate.
-    (1, "arch", &["error", "sys", "clock"]),
+    (1, "arch", &["error", "quietly", "sys", "clock"]),
     (2, "stack", &["clock"]),
     (3, "greenlet", &[]),
     // Sources know no greenlets, nor each other.

@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use super::Key;
 use crate::greenlet::GreenletExit;
+use crate::quietly::dispose;
 
 /// What a task fails with: any error, of one's own or of what it depends on.
 pub type Failure = Box<dyn Error>;
@@ -58,8 +59,7 @@ impl Reason {
             Some(text) => Some(text.clone()),
             None => payload.downcast_ref::<&str>().map(|text| String::from(*text)),
         };
-        // Its destructor might panic.
-        mem::forget(payload);
+        dispose(payload);
         Self::Panic(text)
     }
 }

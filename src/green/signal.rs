@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::clock::Deadline;
-use crate::hub::{Direction, Drained, Source};
+use crate::hub::{Direction, Drained, Short, Source};
 use crate::sys::signal::{self, SignalSet};
 
 /// Hang-up of the terminal; by custom, for daemons: read your configuration again.
@@ -55,7 +55,7 @@ impl Signals {
     /// kernel's.
     pub fn new(signals: &[i32]) -> io::Result<Self> {
         let set = SignalSet::new(signals)?;
-        let source = Source::new(set.descriptor()?);
+        let source = Source::new(set.descriptor()?, Short::Nothing);
         let before = set.block()?;
         let blocked: Vec<i32> =
             signals.iter().copied().filter(|&signal| !before.contains(signal)).collect();

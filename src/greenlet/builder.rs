@@ -114,9 +114,11 @@ impl<T: 'static> Builder<T> {
     /// A block with what `content` makes attached to it, for a greenlet that is made later, by
     /// [`build_reserved`](Self::build_reserved), or never. It has no stack until then, and nothing can
     /// be sent to it.
+    #[track_caller]
     pub(crate) fn reserve<A: 'static>(self, content: impl FnOnce() -> A) -> Attachment<A> {
         let current = thread::current();
         let block = Link::new(&current.thread, self.name, Some(current.link()));
+        block.made_at.set(Some(Location::caller()));
         Attachment::new(block, content)
     }
 
@@ -178,5 +180,12 @@ impl<T: 'static> Builder<T> {
         entry::prepare(&block, stack, run, successor)?;
         tracing::begins(&block);
         Ok((Greenlet::from_handle(block.into_handle()), made))
+    }
+}
+
+impl<T: 'static> Greenlet<T> {
+    /// Notes that it was made on behalf of somebody at `place`.
+    pub(crate) fn set_made_at(&self, place: &'static Location<'static>) {
+        self.handle.made_at.set(Some(place));
     }
 }

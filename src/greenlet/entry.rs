@@ -9,12 +9,13 @@ use std::ptr;
 
 use super::GreenletExit;
 use super::block::{Block, Stage};
-use super::exit::{Death, quietly};
+use super::exit::Death;
 use super::handle::{Handle, Link};
 use super::transfer::{self, Arrival, Event, Payload};
 use super::tree::nearest_living_ancestor;
 use super::{Greenlet, local, thread, tracing};
 use crate::arch::{Context, Departure, STACK_ALIGNMENT, Word};
+use crate::quietly::quietly;
 use crate::stack::{MIN_STACK_BYTES, Stack};
 
 /// Closures larger than this, in bytes, go to the heap and not onto the new stack.

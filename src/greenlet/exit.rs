@@ -15,7 +15,7 @@
 //! dropper first, then the dropper goes on, and the greenlet belongs to its thread until it ends.
 //! Where panics abort nothing can unwind: a suspended greenlet is leaked then, its stack with it.
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::resume_unwind;
 
 use super::Greenlet;
 use super::block::Stage;
@@ -24,6 +24,8 @@ use super::pending::Pending;
 use super::thread;
 use super::transfer::{self, Arrival, Signal};
 use super::unwinding::{self, is_unwinding};
+use crate::quietly::dispose;
+pub(super) use crate::quietly::quietly;
 
 /// What unwinds a greenlet that is made to end, mirroring greenlet's exception of this name.
 ///
@@ -64,8 +66,8 @@ pub(super) fn end(victim: &Link) {
     match arrival {
         Arrival::Value(Death) | Arrival::Exit => {}
         Arrival::Throw(payload) if can_unwind => resume_unwind(payload),
-        // The panic hook has reported it. Its destructor might panic.
-        Arrival::Throw(payload) => std::mem::forget(payload),
+        // The panic hook has reported it.
+        Arrival::Throw(payload) => dispose(payload),
         Arrival::Kill if can_unwind => resume_unwind(Box::new(GreenletExit)),
         Arrival::Kill => thread::current().pending.set_kill(true),
     }
@@ -110,12 +112,4 @@ pub(super) fn abandon(victim: &Link) {
     victim.stage.set(Stage::Dead);
     victim.set_takes_nothing();
     std::mem::forget(victim.clone());
-}
-
-/// Runs `f`, and lets no panic of it go any further; the panic hook has reported it.
-pub(super) fn quietly(f: impl FnOnce()) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
-        // Its destructor might panic in turn.
-        std::mem::forget(payload);
-    }
 }

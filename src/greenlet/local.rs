@@ -12,8 +12,8 @@ use std::ptr;
 use std::rc::{Rc, Weak};
 
 use super::block::Block;
-use super::exit::quietly;
 use super::thread;
+use crate::quietly::quietly;
 
 /// A value that each greenlet has one of, in the shape of [`std::thread::LocalKey`]. Mirrors
 /// gevent's `local`, and greenlet's `gr_context`.

@@ -76,6 +76,15 @@
 //! safe here. Do not switch, and do not block a green thread, in the initialiser of a `thread_local!`
 //! value. And do not drop or resume a greenlet in the destructor of one, if the greenlet may be
 //! suspended inside `LocalKey::with` of another.
+//!
+//! Another library that switches stacks on the same thread, or a second copy of this crate, knows
+//! nothing of this one's greenlets. Cargo refuses two versions in one program; a shared library that
+//! brings its own copy goes unnoticed. Each may be used in turn, with one rule: a switch stays on one
+//! side. Do not switch between greenlets while a coroutine of the other library is on the stack, and do
+//! not suspend or resume such a coroutine in another greenlet than the one that it was resumed in last:
+//! if both move the same stretch of stack, one context is resumed twice. It is fine to run a coroutine
+//! to its end, or up to its next suspension, within a greenlet that does not switch meanwhile, and to
+//! use both on different threads.
 
 mod attachment;
 mod block;

@@ -22,6 +22,7 @@ use super::handle::Link;
 use super::transfer::{Arrival, Payload};
 use super::unwinding::is_unwinding;
 use super::{Builder, Greenlet, exit, thread, throw};
+use crate::quietly::dispose;
 
 /// So often a greenlet that goes on in spite of it is killed at the end of its scope.
 const MAX_KILLS: usize = 100;
@@ -132,8 +133,10 @@ where
         (Err(payload), _) => resume_unwind(payload),
         (Ok(_), Some(payload)) if !is_unwinding() => resume_unwind(payload),
         (Ok(value), raised) => {
-            // The panic hook has reported it. Its destructor might panic.
-            mem::forget(raised);
+            // The panic hook has reported it.
+            if let Some(raised) = raised {
+                dispose(raised);
+            }
             throw::raise_pending_kill();
             value
         }
@@ -225,8 +228,7 @@ impl Scope<'_, '_> {
                     Arrival::Value(_) | Arrival::Exit => kills += 1,
                     // That is for the scope's owner, and says nothing of the member.
                     Arrival::Throw(payload) if raised.is_none() => raised = Some(payload),
-                    // Its destructor might panic.
-                    Arrival::Throw(payload) => mem::forget(payload),
+                    Arrival::Throw(payload) => dispose(payload),
                     Arrival::Kill => thread::current().pending.set_kill(true),
                 }
             }

@@ -13,11 +13,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use super::block::Block;
-use super::exit::quietly;
 use super::handle::Handle;
 use super::thread::{self, Thread};
 use super::transfer::{self, Arrival, Event};
 use super::{Greenlet, GreenletExit, SwitchError, throw};
+use crate::quietly::quietly;
 
 /// How control came to the target, mirroring the first argument of greenlet's trace functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -25,8 +25,9 @@ use crate::hub::{self, Timer, Wake};
 /// # Panics
 ///
 /// When the thread's hub cannot be made, and when the thread is exiting.
+#[track_caller]
 pub fn spawn_after<R: 'static>(delay: Duration, f: impl FnOnce() -> R + 'static) -> GreenThread<R> {
-    put_off(|start| hub::schedule_call_global(delay, start), f)
+    put_off(delay, Owner::Nobody, f)
 }
 
 /// As [`spawn_after`], but if the current greenlet has ended by then, the new one ends by
@@ -36,21 +37,52 @@ pub fn spawn_after<R: 'static>(delay: Duration, f: impl FnOnce() -> R + 'static)
 /// # Panics
 ///
 /// As `spawn_after`.
+#[track_caller]
 pub fn spawn_after_local<R: 'static>(
     delay: Duration,
     f: impl FnOnce() -> R + 'static,
 ) -> GreenThread<R> {
-    put_off(|start| hub::schedule_call_local(delay, start), f)
+    put_off(delay, Owner::Current, f)
 }
 
-fn put_off<R: 'static>(
-    schedule: impl FnOnce(Box<dyn FnOnce()>) -> Timer,
+/// Functions larger than this, in bytes, go to the heap at once: the hub's own loop, whose stack may be
+/// small, moves what it starts.
+const MAX_MOVED_BYTES: usize = 128;
+
+/// Without whom a green thread is not to start.
+enum Owner {
+    Nobody,
+    Current,
+}
+
+#[track_caller]
+fn put_off<R: 'static, F: FnOnce() -> R + 'static>(
+    delay: Duration,
+    owner: Owner,
+    f: F,
+) -> GreenThread<R> {
+    if const { size_of::<F>() > MAX_MOVED_BYTES } {
+        let on_heap: Box<dyn FnOnce() -> R> = Box::new(f);
+        schedule(delay, owner, on_heap)
+    } else {
+        schedule(delay, owner, f)
+    }
+}
+
+#[track_caller]
+fn schedule<R: 'static>(
+    delay: Duration,
+    owner: Owner,
     f: impl FnOnce() -> R + 'static,
 ) -> GreenThread<R> {
     let shared = Greenlet::<Wake>::builder().reserve(Shared::new);
     let starter = Starter { f, ending: Ending::new(shared.clone()) };
     // If it is dropped instead, that ends it.
-    let timer = schedule(Box::new(move || starter.start()));
+    let start = move || starter.start();
+    let timer = match owner {
+        Owner::Nobody => hub::schedule_call_global(delay, start),
+        Owner::Current => hub::schedule_call_local(delay, start),
+    };
     if timer.is_pending() {
         shared.rare.set_start(Later(timer));
     }
@@ -84,7 +116,7 @@ impl<F: FnOnce() -> R + 'static, R: 'static> Starter<F, R> {
             Err(e) => {
                 // It has ended by an exit, as it was dropped. Nobody has been told yet.
                 let text = format!("no green thread could be made: {e}");
-                shared.outcome.replace(Some(Err(Failure::new(Box::new(text)))));
+                shared.fail(Failure::new(Box::new(text)));
             }
         }
     }

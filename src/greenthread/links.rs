@@ -2,12 +2,14 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::later::Later;
-use super::unhandled::{Failure, quietly};
+use super::unhandled::Failure;
 use super::{GreenThread, Payload, Shared};
 use crate::greenlet::Attachment;
+use crate::quietly::{dispose, quietly};
 
 /// Names a link of one green thread: what [`GreenThread::unlink`] takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,7 +39,8 @@ impl<R: 'static> Rare<R> {
     pub(super) fn is_none(&self) -> bool {
         let content = self.0.take();
         let is_none = content.is_none();
-        self.0.set(content);
+        // There was none meanwhile: nothing to drop.
+        mem::forget(self.0.replace(content));
         is_none
     }
 
@@ -136,12 +139,13 @@ impl<R: 'static> Shared<R> {
     #[inline(never)]
     pub(super) fn end_rare(this: &Attachment<Self>) {
         if let Some(payload) = this.rare.with(|content| content.killed_with.take()) {
-            let is_exit = |ended: &Option<Result<R, Failure>>| matches!(ended, Some(Err(failure)) if failure.is_exit());
-            if is_exit(&this.outcome.borrow()) {
-                this.outcome.replace(Some(Err(Failure::new(payload))));
-            } else {
+            match this.failure.take() {
+                Some(failure) if failure.is_exit() => this.fail(Failure::new(payload)),
                 // It has caught the exit.
-                quietly(|| drop(payload));
+                failure => {
+                    this.failure.set(failure);
+                    dispose(payload);
+                }
             }
         }
         let ended = GreenThread { shared: this.clone() };
@@ -155,7 +159,7 @@ impl<R: 'static> Shared<R> {
     /// Whether its links run now, and it is one of them that asks: the result is there.
     pub(super) fn asks_itself(this: &Attachment<Self>) -> bool {
         !this.rare.is_none()
-            && this.outcome.borrow().is_some()
+            && (this.has_failed() || this.value.borrow().is_some())
             && this.greenlet::<()>().is_current()
     }
 }

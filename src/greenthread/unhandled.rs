@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::greenlet::{self, GreenletExit};
+use crate::quietly::{dispose, quietly};
 
 type Payload = Box<dyn Any + Send>;
 
@@ -132,7 +133,7 @@ impl Drop for Untold {
                 hook(&Unhandled { name: self.name.as_deref(), payload: &*payload });
             }
         });
-        quietly(|| drop(payload));
+        dispose(payload);
     }
 }
 
@@ -140,13 +141,5 @@ impl Drop for Untold {
 pub(super) fn run(f: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
         drop(Failure::new(payload));
-    }
-}
-
-/// Runs `f` and lets no panic of it go any further, which the panic hook has reported.
-pub(super) fn quietly(f: impl FnOnce()) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
-        // Its destructor might panic in turn.
-        std::mem::forget(payload);
     }
 }

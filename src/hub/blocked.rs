@@ -1,10 +1,11 @@
 //! The report of a greenlet that holds the hub for too long, and who is told.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::panic::Location;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::quietly::quietly;
 use crate::stack::sample::Sample;
 
 /// The routine behind whose frame a sampled backtrace begins.
@@ -139,11 +140,7 @@ pub(super) fn hook() -> Option<Arc<Hook>> {
 /// Reports.
 pub(super) fn report(blocked: &Blocked, hook: Option<&Hook>) {
     match hook {
-        // The panic hook has told of a panic. Its payload's destructor might panic.
-        Some(hook) => {
-            let told = catch_unwind(AssertUnwindSafe(|| hook(blocked)));
-            told.unwrap_or_else(std::mem::forget);
-        }
+        Some(hook) => quietly(|| hook(blocked)),
         None => eprintln!("{blocked}"),
     }
 }

@@ -6,15 +6,14 @@
 
 use std::any::Any;
 use std::fmt;
-use std::mem;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::{Rc, Weak};
-use std::thread;
 use std::time::Duration;
 
 use super::Hub;
 use super::call_table::{Call, CallId, Due};
 use crate::greenlet::{self, Acquaintance};
+use crate::quietly::{dispose, quietly};
 
 /// What [`set_error_hook`] sets.
 pub(super) type ErrorHook = Rc<dyn Fn(&CallPanic<'_>)>;
@@ -26,6 +25,7 @@ pub(super) type ErrorHook = Rc<dyn Fn(&CallPanic<'_>)>;
 /// |---|---|
 /// | order | by deadline, and among equal ones by the order in which they were scheduled |
 /// | it schedules another call | that one comes in a later pass of the loop, after those that are due already and after descriptors were looked at, even if `delay` is zero |
+/// | `f` captures much | that stays where it is, on the heap; what `f` itself needs lies on the loop's stack, which has the [default size](crate::stack::default_stack_bytes) of the moment when the loop was made |
 /// | the [`Timer`] is dropped | nothing: it is called all the same |
 /// | it is cancelled, by another call that is due in the same pass too | `f` is dropped and not called |
 /// | it panics | [`set_error_hook`] says what is told of it; the loop goes on, with the next call of this pass |
@@ -268,10 +268,9 @@ impl Hub {
         if let Some(hook) = hook {
             let panic = CallPanic { payload: &*payload, place };
             // With the hook itself, of which this may be the last reference.
-            let told = catch_unwind(AssertUnwindSafe(move || hook(&panic)));
-            dispose(told);
+            quietly(move || hook(&panic));
         }
-        dispose(Err(payload));
+        dispose(payload);
     }
 
     fn take_calls(&self) -> Vec<Call> {
@@ -286,16 +285,9 @@ impl Hub {
     /// Drops all calls, for a thread that is exiting, and the hook.
     pub(super) fn drop_calls(&self) {
         let hook = self.error_hook.take();
-        dispose(catch_unwind(AssertUnwindSafe(|| drop(hook))));
+        quietly(|| drop(hook));
         for call in self.take_calls() {
-            dispose(catch_unwind(AssertUnwindSafe(|| drop(call))));
+            quietly(|| drop(call));
         }
-    }
-}
-
-/// Drops a panic, which the panic hook has reported. Its destructor might panic in turn.
-fn dispose(ended: thread::Result<()>) {
-    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(ended))) {
-        mem::forget(second);
     }
 }

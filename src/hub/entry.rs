@@ -46,7 +46,7 @@ pub(super) struct Side {
     /// Whether an operation may succeed without waiting.
     ready: Cell<bool>,
     /// Less than was asked for does not mean drained: the peer or the network has ended this
-    /// direction, so that no more edges will come, or has sent urgent data.
+    /// direction, so that no more edges will come, or has sent urgent data; or it never does.
     never_drained: Cell<bool>,
     /// The first in line, the only one whom readiness wakes. It keeps its place until it is done.
     waiter: Cell<Option<WaitId>>,
@@ -138,6 +138,11 @@ impl Entry {
     #[inline(always)]
     pub(super) fn is_over(&self) -> bool {
         self.is_over.get()
+    }
+
+    /// Notes that of this descriptor less than was asked for never means drained.
+    pub(super) fn is_never_drained(&self) {
+        self.sides.iter().for_each(|side| side.never_drained.set(true));
     }
 
     /// Notes what an event says, and returns the waits that it ends.

@@ -8,10 +8,11 @@
 //! |---|---|
 //! | an event says so | yes |
 //! | an operation would have blocked | no |
-//! | a read or write moved less than was asked for | no, with two exceptions |
+//! | a read or write moved less than was asked for | no, with three exceptions |
 //!
-//! The exceptions: when the peer has closed, the next read says so; and urgent data stop a read
-//! short of what follows.
+//! The exceptions: when the peer has closed, the next read says so; urgent data stop a read short of
+//! what follows; and of sockets other than plain TCP ones a read may always stop short, say at the
+//! end of a datagram.
 //!
 //! So a request that arrives whole and is answered at once costs one read and one write.
 //!
@@ -38,8 +39,18 @@ pub(crate) enum Drained {
     No,
 }
 
+/// What it means that a read or write of a descriptor moved less than it was asked to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Short {
+    /// That it is drained, as of TCP.
+    Drained,
+    /// Nothing.
+    Nothing,
+}
+
 impl Drained {
-    /// A stream is drained when it moved less than it was asked to.
+    /// What is to be said of an operation on a stream. If a short one means nothing, the hub takes no
+    /// notice of it.
     pub(crate) fn after(moved: usize, asked: usize) -> Self {
         if moved < asked { Self::Yes } else { Self::No }
     }
@@ -162,14 +173,21 @@ pub(crate) struct Source<S: AsFd> {
     registration: OnceCell<Registration>,
     /// Whether the user asked for `WouldBlock` instead of waiting.
     nonblocking: Cell<bool>,
+    /// What a short read or write of it means.
+    short: Short,
     /// None only when it was taken out to outlive this.
     io: Option<S>,
 }
 
 impl<S: AsFd> Source<S> {
     /// Takes a descriptor that is in non-blocking mode.
-    pub(crate) fn new(io: S) -> Self {
-        Self { registration: OnceCell::new(), nonblocking: Cell::new(false), io: Some(io) }
+    pub(crate) fn new(io: S, short: Short) -> Self {
+        Self { registration: OnceCell::new(), nonblocking: Cell::new(false), short, io: Some(io) }
+    }
+
+    /// What a short read or write of it means.
+    pub(crate) fn short(&self) -> Short {
+        self.short
     }
 
     pub(crate) fn io(&self) -> &S {
@@ -282,6 +300,9 @@ impl<S: AsFd> Source<S> {
         }
         let hub = super::try_current()?;
         let entry = hub.register(self.io().as_fd(), User::Owner)?;
+        if self.short == Short::Nothing {
+            entry.is_never_drained();
+        }
         Ok(self.registration.get_or_init(|| Registration { hub, entry }))
     }
 }

@@ -3,7 +3,8 @@
 //! The child has the thread that forked, with its greenlets and timers, and no other. Its poller is
 //! still the parent's: what the one adds or deletes there, the other sees. So before the child uses it
 //! for the first time it makes one of its own, and registers there what was registered. Who waited for
-//! a descriptor goes on waiting for it, now in both processes.
+//! a descriptor goes on waiting for it, now in both processes. The child's copy of the parent's poller
+//! is closed first, so that there is a descriptor for its own.
 //!
 //! What was shared with other threads is left alone, as one of them may have been about to change it,
 //! and is not here to finish that: handles and wakers from before the fork are of no use in the
@@ -33,7 +34,7 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// When no epoll instance can be made.
+    /// When no epoll instance can be made; the next call tries again.
     #[inline]
     pub(super) fn renew_after_fork(&self) -> io::Result<()> {
         if self.forks.get() == count() { Ok(()) } else { self.renew() }
@@ -43,7 +44,9 @@ impl Hub {
     #[inline(never)]
     fn renew(&self) -> io::Result<()> {
         if !self.closed.get() {
+            drop(self.poller.take());
             let poller = Poller::new()?;
+            self.remote.renew(&poller)?;
             for entry in self.fds.registered() {
                 // What was closed by number, say by a child that closes all it does not know, will
                 // say so when it is tried.
@@ -55,7 +58,6 @@ impl Hub {
             }
             self.poller.replace(Some(poller));
         }
-        self.remote.forget();
         self.forget_watch();
         self.forks.set(count());
         Ok(())

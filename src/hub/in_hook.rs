@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use super::{Hub, WaitsFor, Wake};
 use crate::clock::Deadline;
-use crate::sys::{self, epoll};
+use crate::sys::{self, poll};
 
 /// Whether the current greenlet runs the panic hook.
 #[inline]
@@ -45,7 +45,7 @@ impl Hub {
 }
 
 fn hold_for(fd: RawFd, directions: (bool, bool), timeout: Option<Duration>) -> Wake {
-    match epoll::becomes_ready(fd, directions, timeout) {
+    match poll::becomes_ready(fd, directions, timeout) {
         Ok(false) => Wake::Expired,
         // An error shows when the operation is tried again.
         Ok(true) | Err(_) => Wake::Ready,

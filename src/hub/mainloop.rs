@@ -11,6 +11,7 @@ use super::call_table::Deed;
 use super::{BUDGET, Hub, IO_BUDGET, ROUND_IS_OVER, Wake, interrupt};
 use crate::clock::Time;
 use crate::greenlet::{self, Greenlet, GreenletExit};
+use crate::quietly::dispose;
 
 impl Hub {
     /// The greenlet that runs the loop; made when there is none yet or the last one died of a
@@ -241,9 +242,8 @@ impl Hub {
             resume_unwind(payload);
         }
         // A child's panic, which the panic hook has reported: of a destructor after the end of a green
-        // thread, or of a greenlet that outlived the green thread which made it. Its own destructor
-        // might panic.
-        mem::forget(payload);
+        // thread, or of a greenlet that outlived the green thread which made it.
+        dispose(payload);
         false
     }
 }

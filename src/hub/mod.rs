@@ -80,7 +80,7 @@ pub(crate) use current::{
     yield_now,
 };
 pub(crate) use entry::Direction;
-pub(crate) use fd::{Drained, Source};
+pub(crate) use fd::{Drained, Short, Source};
 use fd_table::FdTable;
 use late::Late;
 pub(crate) use line::{Line, Ticket};
@@ -173,6 +173,8 @@ pub(crate) struct Hub {
 impl Hub {
     fn new(simulation: Option<Box<Simulation>>) -> io::Result<Rc<Self>> {
         fork::watch()?;
+        let poller = Poller::new()?;
+        let remote = Remote::new(&poller)?;
         let is_shuffled = simulation.as_ref().is_some_and(|simulation| simulation.is_shuffled());
         Ok(Rc::new(Self {
             clock: if simulation.is_some() { Clock::simulated() } else { Clock::monotonic() },
@@ -180,7 +182,7 @@ impl Hub {
             timers: RefCell::new(Timers::new()),
             calls: RefCell::default(),
             error_hook: RefCell::default(),
-            poller: RefCell::new(Some(Poller::new()?)),
+            poller: RefCell::new(Some(poller)),
             events: RefCell::new(Events::with_capacity(EVENTS)),
             fds: FdTable::default(),
             mainloop: Cell::new(None),
@@ -191,7 +193,7 @@ impl Hub {
             budget: Cell::new(if is_shuffled { 0 } else { BUDGET }),
             floor: Cell::new(0),
             io_budget: Cell::new(IO_BUDGET),
-            remote: Remote::default(),
+            remote,
             forks: Cell::new(fork::count()),
             closed: Cell::new(false),
             observed: Observed::default(),

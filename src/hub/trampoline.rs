@@ -142,7 +142,7 @@ impl<'a> Visit<'a> {
         let is_first = |direction| self.entry.side(direction).first() == self.id;
         let reading = self.interest.is_readable() && is_first(Direction::Read);
         let writing = self.interest.is_writable() && is_first(Direction::Write);
-        Ok((reading || writing) && sys::epoll::is_ready(self.fd, reading, writing)?)
+        Ok((reading || writing) && sys::poll::is_ready(self.fd, reading, writing)?)
     }
 }
 

@@ -206,7 +206,16 @@ impl Poller {
         if let Some(waker) = self.waker.get() {
             return Ok(waker.clone());
         }
-        let waker = Waker { eventfd: Arc::new(epoll::eventfd_create()?) };
+        self.adopt(Waker { eventfd: Arc::new(epoll::eventfd_create()?) })
+    }
+
+    /// Has `waker` notify this poller, which has none yet, whatever it notifies otherwise, and returns
+    /// it.
+    ///
+    /// # Errors
+    ///
+    /// When there is no memory to watch it.
+    pub(crate) fn adopt(&self, waker: Waker) -> io::Result<Waker> {
         // Watched before it is shown to anyone, so that no notification is missed. Every write to
         // an eventfd is a change, so nobody has to read it.
         let data = Token::RESERVED.to_data();

@@ -13,6 +13,7 @@ use super::stock::{Grant, Room, Stock};
 use crate::clock::Deadline;
 use crate::greenthread::{self, GreenThread};
 use crate::hub::{self, Hub};
+use crate::quietly::dispose;
 
 /// How a [`ConnectionPool`] opens, checks and cleans its connections. Each of these may block.
 /// Connections are closed by being dropped.
@@ -255,9 +256,9 @@ impl<M: Manager> Inner<M> {
                 drop((connection, room));
                 resume_unwind(payload);
             }
-            // The panic hook has reported it. Its destructor might panic.
+            // The panic hook has reported it.
             Err(payload) => {
-                std::mem::forget(payload);
+                dispose(payload);
                 false
             }
         };

@@ -11,7 +11,6 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use super::trouble::{self, Call};
 
@@ -127,39 +126,6 @@ pub(crate) fn wait(
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
         result => result,
     }
-}
-
-/// Whether `fd` is ready now, for reading or for writing as asked, or has failed or hung up.
-/// `EBADF` if it is closed.
-pub(crate) fn is_ready(fd: BorrowedFd<'_>, reading: bool, writing: bool) -> io::Result<bool> {
-    becomes_ready(fd.as_raw_fd(), (reading, writing), Some(Duration::ZERO))
-}
-
-/// Waits with the whole thread until `fd` is ready as in [`is_ready`], for at most `timeout` or for ever.
-/// False if it is not.
-pub(crate) fn becomes_ready(
-    fd: RawFd,
-    (reading, writing): (bool, bool),
-    timeout: Option<Duration>,
-) -> io::Result<bool> {
-    let ns = |timeout: Duration| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
-    let timeout_ms = timeout.map_or(-1, |timeout| round_up_to_ms(ns(timeout)));
-    let reading = if reading { libc::POLLIN | libc::POLLPRI | libc::POLLRDHUP } else { 0 };
-    let writing = if writing { libc::POLLOUT } else { 0 };
-    let mut asked = libc::pollfd { fd, events: reading | writing, revents: 0 };
-    loop {
-        // SAFETY: the pointer is valid for reading and writing one `pollfd`.
-        match syscall!(poll(&raw mut asked, 1, timeout_ms)) {
-            // By a signal, even if there is nothing to wait for.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-            Ok(_) => break,
-        }
-    }
-    if asked.revents & libc::POLLNVAL != 0 {
-        return Err(io::Error::from_raw_os_error(libc::EBADF));
-    }
-    Ok(asked.revents != 0)
 }
 
 /// Makes an eventfd that counts from zero, does not block, and is closed on exec.

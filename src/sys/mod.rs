@@ -25,6 +25,7 @@ pub(crate) mod limits;
 pub(crate) mod memory;
 pub(crate) mod net;
 pub(crate) mod panic_count;
+pub(crate) mod poll;
 pub(crate) mod signal;
 pub(crate) mod time;
 pub(crate) mod timerfd;

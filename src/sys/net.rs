@@ -1,15 +1,23 @@
 //! Sockets: what std offers only in a blocking form.
 #![allow(unsafe_code)]
 
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::{MaybeUninit, size_of};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use super::poll;
 use super::trouble::{self, Call};
 
-/// So many buffers the kernel reads into or writes from in one call; std passes on no more.
+/// Maximum number of buffers that the kernel reads into or writes from in one call.
 pub(crate) const MAX_BUFFERS: usize = libc::UIO_MAXIOV as usize;
+
+/// Flags of every receiving call. `O_NONBLOCK` belongs to the file description, and a process that
+/// shares it may clear it; a flag of the call is nobody else's.
+const RECEIVE: libc::c_int = libc::MSG_DONTWAIT;
+
+/// Flags of every sending call: also no `SIGPIPE`.
+const SEND: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 
 /// A new TCP socket for addresses of `addr`'s family, non-blocking and closed on exec.
 ///
@@ -120,13 +128,108 @@ pub(crate) fn is_of_one_connection(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| gone.contains(&code))
 }
 
+/// Reads from a socket, without blocking.
+///
+/// # Errors
+///
+/// The kernel's.
+#[inline]
+pub(crate) fn recv(socket: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
+    recv_with(socket, buf, RECEIVE)
+}
+
+/// Reads from a socket, without blocking and without taking what is read.
+///
+/// # Errors
+///
+/// The kernel's.
+pub(crate) fn peek(socket: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
+    recv_with(socket, buf, RECEIVE | libc::MSG_PEEK)
+}
+
+#[inline(always)]
+fn recv_with(socket: BorrowedFd<'_>, buf: &mut [u8], flags: libc::c_int) -> io::Result<usize> {
+    // SAFETY: the kernel writes at most as many bytes as `buf` has.
+    let bytes = syscall!(recv(socket.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), flags))?;
+    Ok(bytes as usize)
+}
+
+/// Writes to a socket, without blocking.
+///
+/// # Errors
+///
+/// The kernel's.
+#[inline]
+pub(crate) fn send(socket: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
+    // SAFETY: the kernel reads at most as many bytes as `buf` has.
+    let bytes = syscall!(send(socket.as_raw_fd(), buf.as_ptr().cast(), buf.len(), SEND))?;
+    Ok(bytes as usize)
+}
+
+/// Reads from a socket into several buffers, at most [`MAX_BUFFERS`], without blocking.
+///
+/// # Errors
+///
+/// The kernel's.
+pub(crate) fn recv_vectored(
+    socket: BorrowedFd<'_>,
+    bufs: &mut [IoSliceMut<'_>],
+) -> io::Result<usize> {
+    let mut message = message(bufs.as_mut_ptr().cast(), bufs.len());
+    // SAFETY: an `IoSliceMut` is laid out as an `iovec` is, the message names no more of them than
+    // there are, and the kernel writes into those buffers only.
+    let bytes = syscall!(recvmsg(socket.as_raw_fd(), &raw mut message, RECEIVE))?;
+    Ok(bytes as usize)
+}
+
+/// Writes several buffers to a socket, at most [`MAX_BUFFERS`], without blocking.
+///
+/// # Errors
+///
+/// The kernel's.
+pub(crate) fn send_vectored(socket: BorrowedFd<'_>, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+    let message = message(bufs.as_ptr().cast_mut().cast(), bufs.len());
+    // SAFETY: an `IoSlice` is laid out as an `iovec` is, the message names no more of them than there
+    // are, and the kernel only reads.
+    let bytes = syscall!(sendmsg(socket.as_raw_fd(), &raw const message, SEND))?;
+    Ok(bytes as usize)
+}
+
+/// A message of these buffers, or of the first [`MAX_BUFFERS`].
+fn message(bufs: *mut libc::iovec, count: usize) -> libc::msghdr {
+    // SAFETY: all zeros is a valid `msghdr`, without addresses.
+    let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+    message.msg_iov = bufs;
+    message.msg_iovlen = count.min(MAX_BUFFERS) as _;
+    message
+}
+
+/// Whether a descriptor is a TCP socket without another protocol over it (as TLS in the kernel, or
+/// Multipath TCP), so that a short read or write of it means that there is no more for now. False if
+/// the kernel does not tell.
+pub(crate) fn is_plain_tcp(fd: BorrowedFd<'_>) -> bool {
+    let mut name = [0_u8; 16];
+    let mut bytes = name.len() as libc::socklen_t;
+    let (level, option) = (libc::IPPROTO_TCP, libc::TCP_ULP);
+    let (value, number) = (name.as_mut_ptr().cast(), fd.as_raw_fd());
+    // SAFETY: the kernel writes at most `bytes` bytes to `value`, which has as many.
+    let known = syscall!(getsockopt(number, level, option, value, &raw mut bytes));
+    known.is_ok() && bytes == 0
+}
+
 /// Accepts a connection, non-blocking and closed on exec.
+///
+/// There is no flag of the call against blocking, so the listener is asked first whether it has a
+/// connection: instead of accepting in vain, mostly. If another process both shares the file
+/// description and has made it blocking, and takes the connection between these two calls, this one
+/// waits for the next.
 ///
 /// # Errors
 ///
 /// The kernel's.
 pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
     trouble::fails(Call::Accept, Some(listener))?;
+    poll::check_readable(listener)?;
     let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
     let mut bytes = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
@@ -219,7 +322,21 @@ fn decode(storage: &libc::sockaddr_storage) -> io::Result<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
-    use super::{decode, encode};
+    use super::{decode, encode, is_plain_tcp};
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn tcp_is_told_from_other_sockets() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert!(is_plain_tcp(listener.as_fd()) && is_plain_tcp(stream.as_fd()));
+        let (unix, _) = UnixStream::pair().unwrap();
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let file = std::fs::File::open("/proc/self/exe").unwrap();
+        assert!(![unix.as_fd(), udp.as_fd(), file.as_fd()].into_iter().any(is_plain_tcp));
+    }
 
     #[test]
     fn an_address_survives_the_kernels_form() {

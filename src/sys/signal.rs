@@ -90,6 +90,8 @@ impl SignalSet {
 /// `WouldBlock` when none is pending.
 pub(crate) fn read(descriptor: BorrowedFd<'_>) -> io::Result<i32> {
     const INFO_BYTES: usize = size_of::<libc::signalfd_siginfo>();
+    // A child process that has the descriptor, too, may have made it blocking.
+    super::poll::check_readable(descriptor)?;
     let mut info = MaybeUninit::<libc::signalfd_siginfo>::uninit();
     // SAFETY: there is room for as many bytes as are asked for.
     let bytes = syscall!(read(descriptor.as_raw_fd(), info.as_mut_ptr().cast(), INFO_BYTES))?;

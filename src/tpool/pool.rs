@@ -4,11 +4,11 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use crate::hub::channel::{self, Receiver, Sender};
+use crate::quietly::quietly;
 use crate::sys;
 use crate::sys::fork::PerProcess;
 
@@ -136,9 +136,10 @@ impl Pool {
     fn serve(&self, first: First) {
         let First { work, shift, presence } = first;
         IS_WORKER.with(|is_worker| is_worker.set(true));
-        do_work(work);
+        // What panics is the destructor of a result that nobody waits for.
+        quietly(work);
         while let Some(work) = self.next(shift) {
-            do_work(work);
+            quietly(work);
         }
         drop(presence);
     }
@@ -197,13 +198,5 @@ impl Pool {
             // They catch all panics but those of what is thread-local, which end the process.
             let _ = member.join();
         }
-    }
-}
-
-fn do_work(work: Work) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(work)) {
-        // Of the destructor of a result that nobody waits for; the panic hook has reported it, and
-        // its own destructor might panic.
-        mem::forget(payload);
     }
 }

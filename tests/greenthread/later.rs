@@ -5,10 +5,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::util::leak::guarded;
-use stolon::greenlet::GreenletExit;
-use stolon::stack::stack_counts;
-use stolon::{GreenThread, sleep, spawn, spawn_after, spawn_after_local};
+use crate::util::child;
+use crate::util::leak::{alone, guarded};
+use stolon::greenlet::{Greenlet, GreenletExit};
+use stolon::stack::{set_default_stack_bytes, stack_counts};
+use stolon::{GreenThread, hub, sleep, spawn, spawn_after, spawn_after_local};
 
 const NOW: Duration = Duration::ZERO;
 const MS: Duration = Duration::from_millis(1);
@@ -167,5 +168,105 @@ fn a_panic_of_one_is_raised_in_who_waits() {
         let green = spawn_after(MS, || -> i32 { panic!("late") });
         let payload = green.join().unwrap_err();
         assert_eq!(payload.downcast_ref::<&str>(), Some(&"late"));
+    });
+}
+
+/// Runs `body` in a process of its own, on a thread whose stack is large, as those of green threads are,
+/// and that of the loop small.
+fn with_a_small_loop(test: &str, body: impl FnOnce() + Send + 'static) {
+    if child::is_child() {
+        let run = || {
+            set_default_stack_bytes(64 * 1024);
+            sleep(NOW);
+            set_default_stack_bytes(16 << 20);
+            body();
+            println!("to the end");
+        };
+        let thread = std::thread::Builder::new().stack_size(64 << 20).spawn(run);
+        thread.unwrap().join().unwrap();
+        return;
+    }
+    alone(|| {
+        let output = child::run(test);
+        let text = child::text_of(&output);
+        assert!(output.status.success() && text.contains("to the end"), "{text}");
+    });
+}
+
+const LARGE: usize = 200_000;
+
+#[test]
+fn a_large_function_or_result_does_not_lie_on_the_loops_stack() {
+    with_a_small_loop("a_large_function_or_result_does_not_lie_on_the_loops_stack", || {
+        let large = [7_u8; LARGE];
+        let sum = move || large.iter().map(|&byte| usize::from(byte)).sum::<usize>();
+        assert_eq!(spawn_after(NOW, || [1_u8; LARGE]).wait().len(), LARGE);
+        assert_eq!(spawn_after(NOW, sum).wait(), 7 * LARGE);
+        assert_eq!(spawn_after(NOW, move || large).wait(), large);
+        let handle = hub::handle();
+        assert_eq!(handle.spawn(|| [1_u8; LARGE]).unwrap().join().unwrap().len(), LARGE);
+        assert_eq!(handle.spawn(sum).unwrap().join().unwrap(), 7 * LARGE);
+        assert_eq!(handle.spawn(move || large).unwrap().join().unwrap(), large);
+    });
+}
+
+#[test]
+fn a_large_one_that_does_not_start_ends_without_the_loops_stack() {
+    with_a_small_loop("a_large_one_that_does_not_start_ends_without_the_loops_stack", || {
+        let large = [7_u8; LARGE];
+        // Who put it off has ended.
+        let orphan = spawn(move || spawn_after_local(MS, move || large));
+        let orphan = orphan.join().unwrap();
+        let told = Rc::new(Cell::new(false));
+        orphan.link({
+            let told = Rc::clone(&told);
+            move |_| told.set(true)
+        });
+        assert!(orphan.join().unwrap_err().is::<GreenletExit>() && told.get());
+        // There is no stack.
+        set_default_stack_bytes(usize::MAX / 4);
+        let late = spawn_after(NOW, move || large);
+        let job = hub::handle().spawn(move || large).unwrap();
+        sleep(MS);
+        for payload in [late.join().unwrap_err(), job.join().unwrap_err()] {
+            assert!(payload.downcast::<String>().unwrap().starts_with("no green thread"));
+        }
+    });
+}
+
+#[test]
+fn a_large_scheduled_call_is_called_where_it_lies() {
+    with_a_small_loop("a_large_scheduled_call_is_called_where_it_lies", || {
+        let called = Rc::new(Cell::new(0));
+        for cancelled in [false, true] {
+            let (large, called) = ([7_u8; 1 << 20], Rc::clone(&called));
+            let call = move || called.set(called.get() + large.len());
+            let timer = hub::schedule_call_global(NOW, call);
+            if cancelled {
+                timer.cancel();
+            }
+        }
+        sleep(MS);
+        assert_eq!(called.get(), 1 << 20);
+    });
+}
+
+#[test]
+fn the_place_of_one_that_starts_later_is_that_of_the_call() {
+    guarded(|| {
+        let place = || stolon::greenlet::current::<()>().made_at().map(|place| place.line());
+        let line = line!() + 1;
+        let late = spawn_after(NOW, place);
+        assert_eq!(late.wait(), Some(line));
+        drop(late);
+        // A control block is used again.
+        drop(Greenlet::new(|()| ()));
+        let line = line!() + 1;
+        let late = spawn_after_local(NOW, place);
+        assert_eq!(late.wait(), Some(line));
+        let handle = hub::handle();
+        let line = line!() + 1;
+        let job = handle.spawn(place).unwrap();
+        assert_eq!(job.join().unwrap(), Some(line));
     });
 }

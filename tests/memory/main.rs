@@ -5,6 +5,7 @@
 mod util;
 
 mod calls;
+mod payloads;
 mod queues;
 mod spawns;
 mod timeouts;

@@ -3,10 +3,12 @@
 #[path = "../util/mod.rs"]
 mod util;
 
+mod blocking;
 mod convenience;
 mod load;
 mod memory_stream;
 mod server;
+mod short;
 mod tcp;
 mod timeout;
 mod wait;

@@ -215,7 +215,7 @@ fn a_destructor_that_runs_on_a_stack_of_its_own_can_switch_to_nobody() {
                     let _switches = &switches;
                 })
             },
-            |never_starts| drop(never_starts),
+            drop,
         );
     });
 }

@@ -102,3 +102,29 @@ pub fn unix_pair() -> (TcpStream, TcpStream) {
     // To read and write, it is a stream like another.
     (OwnedFd::from(near).into(), OwnedFd::from(far).into())
 }
+
+/// Sends `text` over a Unix socket together with a duplicate of a descriptor.
+pub fn send_with_descriptor(socket: &impl AsRawFd, text: &[u8], passed: &impl AsRawFd) {
+    let part = std::io::IoSlice::new(text);
+    // Words, to be aligned as a header of control data is.
+    let mut control = [0_usize; 8];
+    // SAFETY: all zeros is a valid header, without addresses.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_iov = (&raw const part).cast_mut().cast();
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    // SAFETY: it only computes.
+    message.msg_controllen = unsafe { libc::CMSG_SPACE(size_of::<RawFd>() as u32) } as _;
+    assert!(message.msg_controllen as usize <= size_of_val(&control));
+    // SAFETY: the control data have room for one header with a descriptor, as was asserted.
+    unsafe {
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        (*header).cmsg_level = libc::SOL_SOCKET;
+        (*header).cmsg_type = libc::SCM_RIGHTS;
+        (*header).cmsg_len = libc::CMSG_LEN(size_of::<RawFd>() as u32) as _;
+        libc::CMSG_DATA(header).cast::<RawFd>().write_unaligned(passed.as_raw_fd());
+    }
+    // SAFETY: the message refers to what lives through the call, and the kernel only reads.
+    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, 0) };
+    assert_eq!(usize::try_from(sent).ok(), Some(text.len()), "{}", io::Error::last_os_error());
+}

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 
 use super::{SocketAddr, TcpStream, ToSocketAddrs, descriptor_conversions, socket_accessors};
 use crate::clock::Deadline;
-use crate::hub::{Direction, Drained, Source};
+use crate::hub::{Direction, Drained, Short, Source};
 use crate::sys;
 
 /// A TCP server socket, as [`std::net::TcpListener`]; accepting blocks only the green thread.
@@ -40,11 +40,13 @@ impl TcpListener {
     pub fn bind<A: ToSocketAddrs>(addr: A) -> io::Result<Self> {
         let listener = std::net::TcpListener::bind(addr)?;
         sys::net::raise_backlog(listener.as_fd())?;
-        Ok(Self::from(listener))
+        listener.set_nonblocking(true)?;
+        Ok(Self::from_nonblocking(listener, Short::Drained))
     }
 
-    fn from_nonblocking(listener: std::net::TcpListener) -> Self {
-        Self { source: Source::new(listener) }
+    /// `short` is for the connections that are accepted.
+    fn from_nonblocking(listener: std::net::TcpListener, short: Short) -> Self {
+        Self { source: Source::new(listener, short) }
     }
 
     /// The address that this socket is bound to.
@@ -62,7 +64,7 @@ impl TcpListener {
     ///
     /// The kernel's, `EMFILE` if there is no descriptor left.
     pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self::from_nonblocking(self.source.io().try_clone()?))
+        Ok(Self::from_nonblocking(self.source.io().try_clone()?, self.source.short()))
     }
 
     /// Waits for a connection, and returns it with its peer's address.
@@ -77,7 +79,7 @@ impl TcpListener {
             |_| Deadline::NEVER,
             |listener| Ok((sys::net::accept(listener.as_fd())?, Drained::No)),
         )?;
-        Ok((TcpStream::from_nonblocking(fd.into()), addr))
+        Ok((TcpStream::from_nonblocking(fd.into(), self.source.short()), addr))
     }
 
     /// The connections that are received, one after the other; the iterator never ends.

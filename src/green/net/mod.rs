@@ -5,7 +5,12 @@
 //! a `std::net` socket, and make a green one of that on the other thread.
 //!
 //! A descriptor is in non-blocking mode from the moment that a green socket is made of it, and
-//! stays so. One green thread at a time may wait to read from a socket, and one to write to it: a
+//! this crate leaves it so. That mode belongs to the file description, so that another process, or
+//! the owner of a duplicate, may end it. A read or a write never blocks the thread even then.
+//! [`TcpListener::accept`] does if, in addition, another process takes the connection in the moment
+//! between the check for one and the call.
+//!
+//! One green thread at a time may wait to read from a socket, and one to write to it: a
 //! second one gets an error that names the first, unless
 //! [`hub_prevent_multiple_readers(false)`](crate::debug::hub_prevent_multiple_readers) has them line
 //! up. Nobody can drop a socket that another waits on, but [`notify_close`](crate::hub::notify_close)
@@ -24,6 +29,15 @@ pub use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
 pub use stream::TcpStream;
 
 use std::io;
+use std::os::fd::BorrowedFd;
+
+use crate::hub::Short;
+use crate::sys;
+
+/// What a short read or write of a socket of somebody else's means.
+fn meaning_of_short(socket: BorrowedFd<'_>) -> Short {
+    if sys::net::is_plain_tcp(socket) { Short::Drained } else { Short::Nothing }
+}
 
 /// Calls `f` with each address until it succeeds, and returns the last error if it never does.
 fn each_addr<R>(
@@ -143,7 +157,8 @@ macro_rules! descriptor_conversions {
             /// If it has no such mode, so is no socket.
             fn from(socket: std::net::$socket) -> Self {
                 socket.set_nonblocking(true).expect("a socket has a non-blocking mode");
-                Self::from_nonblocking(socket)
+                let short = super::meaning_of_short(socket.as_fd());
+                Self::from_nonblocking(socket, short)
             }
         }
     };

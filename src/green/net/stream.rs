@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{SocketAddr, ToSocketAddrs, descriptor_conversions, each_addr, socket_accessors};
 use crate::clock::Deadline;
-use crate::hub::{self, Direction, Drained, Source};
+use crate::hub::{self, Direction, Drained, Short, Source};
 use crate::sys::{self, trouble};
 
 /// A TCP connection, as [`std::net::TcpStream`]; reading, writing and connecting block only the
@@ -57,7 +57,7 @@ impl TcpStream {
 
     fn connect_socket(socket: OwnedFd, addr: &SocketAddr, deadline: Deadline) -> io::Result<Self> {
         let started = sys::net::connect(socket.as_fd(), addr);
-        let stream = Self::from_nonblocking(socket.into());
+        let stream = Self::from_nonblocking(socket.into(), Short::Drained);
         match started {
             Ok(()) => Ok(stream),
             Err(e) if sys::net::is_in_progress(&e) => {
@@ -71,8 +71,8 @@ impl TcpStream {
         }
     }
 
-    pub(super) fn from_nonblocking(stream: std::net::TcpStream) -> Self {
-        Self { source: Source::new(stream), timeouts: [Cell::new(None), Cell::new(None)] }
+    pub(super) fn from_nonblocking(stream: std::net::TcpStream, short: Short) -> Self {
+        Self { source: Source::new(stream, short), timeouts: [Cell::new(None), Cell::new(None)] }
     }
 
     /// The address of the other side.
@@ -109,7 +109,7 @@ impl TcpStream {
     ///
     /// The kernel's, `EMFILE` if there is no descriptor left.
     pub fn try_clone(&self) -> io::Result<Self> {
-        let clone = Self::from_nonblocking(self.source.io().try_clone()?);
+        let clone = Self::from_nonblocking(self.source.io().try_clone()?, self.source.short());
         Ok(Self { timeouts: self.timeouts.clone(), ..clone })
     }
 
@@ -162,7 +162,7 @@ impl TcpStream {
         // What was peeked at is still there, however little it was.
         self.run(Direction::Read, |io| {
             let room = trouble::at_most(trouble::Call::Read, io.as_fd(), buf.len())?;
-            Ok((io.peek(&mut buf[..room])?, Drained::No))
+            Ok((sys::net::peek(io.as_fd(), &mut buf[..room])?, Drained::No))
         })
     }
 
@@ -244,17 +244,17 @@ fn write_rest(
 
 impl Read for &TcpStream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.run(Direction::Read, |mut io| {
+        self.run(Direction::Read, |io| {
             let room = trouble::at_most(trouble::Call::Read, io.as_fd(), buf.len())?;
-            let bytes = io.read(&mut buf[..room])?;
+            let bytes = sys::net::recv(io.as_fd(), &mut buf[..room])?;
             Ok((bytes, Drained::after(bytes, room)))
         })
     }
 
     fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        self.run(Direction::Read, |mut io| {
+        self.run(Direction::Read, |io| {
             trouble::fails(trouble::Call::Read, Some(io.as_fd()))?;
-            let bytes = io.read_vectored(bufs)?;
+            let bytes = sys::net::recv_vectored(io.as_fd(), bufs)?;
             Ok((bytes, drained_after(bytes, bufs.iter().map(|buf| buf.len()))))
         })
     }
@@ -262,9 +262,9 @@ impl Read for &TcpStream {
 
 impl Write for &TcpStream {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.run(Direction::Write, |mut io| {
+        self.run(Direction::Write, |io| {
             let room = trouble::at_most(trouble::Call::Write, io.as_fd(), buf.len())?;
-            let bytes = io.write(&buf[..room])?;
+            let bytes = sys::net::send(io.as_fd(), &buf[..room])?;
             Ok((bytes, Drained::after(bytes, room)))
         })
     }
@@ -281,9 +281,9 @@ impl Write for &TcpStream {
     }
 
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.run(Direction::Write, |mut io| {
+        self.run(Direction::Write, |io| {
             trouble::fails(trouble::Call::Write, Some(io.as_fd()))?;
-            let bytes = io.write_vectored(bufs)?;
+            let bytes = sys::net::send_vectored(io.as_fd(), bufs)?;
             Ok((bytes, drained_after(bytes, bufs.iter().map(|buf| buf.len()))))
         })
     }

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::panic::Location;
 use std::ptr;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
@@ -17,12 +18,15 @@ use crate::hub::{self, Hub, Wake};
 ///
 /// # Panics
 ///
-/// When the hub or its eventfd cannot be made, for want of descriptors, and when the thread is
-/// exiting.
+/// When the hub cannot be made, for want of descriptors, and when the thread is exiting.
 pub fn handle() -> HubHandle {
     let post = hub::try_current().and_then(|hub| hub.post());
     HubHandle::new(&post.expect("no handle to the hub could be made").inbox)
 }
+
+/// Functions larger than this, in bytes, go to the heap at once: the hub's own loop, whose stack may be
+/// small, moves what it starts.
+const MAX_MOVED_BYTES: usize = 128;
 
 /// A thread's hub, reached from other threads: made by [`handle`](handle()). Cloning is cheap.
 ///
@@ -79,15 +83,32 @@ impl HubHandle {
     /// # Errors
     ///
     /// As [`run`](Self::run).
+    #[track_caller]
     pub fn spawn<R, F>(&self, f: F) -> Result<JoinHandle<R>, HubGone<F>>
     where
         R: Send + 'static,
         F: FnOnce() -> R + Send + 'static,
     {
-        let (job, join_handle) = job(f);
-        match self.inbox.send(job, |job| Box::new(move |hub| start(hub, job))) {
+        if const { size_of::<F>() > MAX_MOVED_BYTES } {
+            self.send_job(Box::new(f)).map_err(|f| HubGone(*f))
+        } else {
+            self.send_job(f).map_err(HubGone)
+        }
+    }
+
+    /// # Errors
+    ///
+    /// `f`, as [`spawn`](Self::spawn).
+    #[track_caller]
+    fn send_job<R, F>(&self, f: F) -> Result<JoinHandle<R>, F>
+    where
+        R: Send + 'static,
+        F: FnOnce() -> R + Send + 'static,
+    {
+        let ((job, join_handle), place) = (job(f), Location::caller());
+        match self.inbox.send(job, |job| Box::new(move |hub| start(hub, job, place))) {
             Ok(()) => Ok(join_handle),
-            Err(job) => Err(HubGone(job.into_function())),
+            Err(job) => Err(job.into_function()),
         }
     }
 
@@ -103,8 +124,8 @@ impl HubHandle {
     }
 }
 
-/// Starts a green thread on the current thread's hub.
-fn start<R, F>(hub: &Rc<Hub>, job: Job<F, R>)
+/// Starts a green thread on the current thread's hub, which was asked for at `place`.
+fn start<R, F>(hub: &Rc<Hub>, job: Job<F, R>, place: &'static Location<'static>)
 where
     R: Send + 'static,
     F: FnOnce() -> R + Send + 'static,
@@ -124,6 +145,7 @@ where
     let parent = hub.mainloop();
     match parent.and_then(|mainloop| Greenlet::builder().parent(&mainloop).build(body)) {
         Ok(greenlet) => {
+            greenlet.set_made_at(place);
             greenlet.hold_itself();
             hub.start(greenlet);
         }

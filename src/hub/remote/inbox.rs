@@ -8,7 +8,6 @@
 //! so a signal handler may do it.
 
 use std::collections::VecDeque;
-use std::io;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,6 +46,11 @@ impl Inbox {
             users: AtomicUsize::new(0),
             messages: Mutex::new(Messages { queue: VecDeque::new(), closed: false }),
         }
+    }
+
+    /// What the hub's poller is notified by.
+    pub(super) fn notifier(&self) -> &poller::Waker {
+        &self.notifier
     }
 
     /// Whether it was made by another process, of which this one is a child. Its lock may be held by
@@ -127,11 +131,6 @@ impl Inbox {
     fn lock(&self) -> MutexGuard<'_, Messages> {
         self.messages.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The notifier of a hub's poller.
-pub(super) fn notifier(hub: &Hub) -> io::Result<poller::Waker> {
-    hub.with_poller(poller::Poller::waker)?
 }
 
 /// So many flags are in one word.

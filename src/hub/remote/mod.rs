@@ -22,6 +22,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::{Hub, WaitId, Wake};
+use crate::poller::{self, Poller};
+use crate::quietly::{dispose, quietly};
 use handle::Jobs;
 pub use handle::{HubGone, HubHandle, handle};
 use inbox::{FLAGS, Flags, Inbox, Message};
@@ -29,17 +31,18 @@ pub use packet::JoinHandle;
 pub(crate) use packet::{Job, job};
 pub use waker::{Waiter, Waker};
 
-/// The hub's own part: made when another thread is first to reach it.
-#[derive(Default)]
+/// The hub's own part.
 pub(super) struct Remote {
-    /// Whether there is a post: the mainloop asks each time.
+    /// Whether another thread may reach the post: the mainloop asks each time.
     is_open: Cell<bool>,
+    /// Made with the hub, so that no wait fails later for want of a descriptor. None when the thread
+    /// is exiting.
     post: RefCell<Option<Rc<Post>>>,
     /// What runs here for other threads.
     jobs: RefCell<Jobs>,
 }
 
-/// What has been made of it.
+/// What other threads reach, and who waits for them.
 pub(super) struct Post {
     inbox: Arc<Inbox>,
     waiters: RefCell<Waiters>,
@@ -55,18 +58,52 @@ struct Waiters {
 }
 
 impl Remote {
+    /// For the hub that has this poller.
+    ///
+    /// # Errors
+    ///
+    /// When no eventfd can be made.
+    pub(super) fn new(poller: &Poller) -> io::Result<Self> {
+        let post = Some(Post::new(poller.waker()?));
+        Ok(Self { is_open: Cell::new(false), post: RefCell::new(post), jobs: RefCell::default() })
+    }
+
     /// Whether another thread may wake someone here.
     pub(super) fn may_come(&self) -> bool {
         let post = self.post.borrow();
         post.as_ref().is_some_and(|post| post.inbox.may_come() && !post.inbox.is_inherited())
     }
 
-    /// Forgets all that was shared with the threads of the parent process: another of its threads
-    /// may have been about to change it.
-    pub(super) fn forget(&self) {
+    /// Lets go of all that was shared with the threads of the parent process, and begins anew with the
+    /// child's `poller`. What another thread may have been about to change is forgotten.
+    ///
+    /// # Errors
+    ///
+    /// When there can be no notifier.
+    pub(super) fn renew(&self, poller: &Poller) -> io::Result<()> {
+        let notifier = match self.let_go_of_inherited() {
+            None => poller.waker()?,
+            // Without a descriptor to spare the parent's serves, too. Each process then wakes up for
+            // what the other is told, and finds nothing.
+            Some(inherited) => poller.waker().or_else(|_| poller.adopt(inherited))?,
+        };
+        let before = self.post.replace(Some(Post::new(notifier)));
+        debug_assert!(before.is_none());
+        Ok(())
+    }
+
+    /// Returns the parent's notifier, unless that is closed now.
+    fn let_go_of_inherited(&self) -> Option<poller::Waker> {
         self.is_open.set(false);
-        mem::forget(self.post.take());
         mem::forget(self.jobs.take());
+        let post = self.post.take()?;
+        if Rc::strong_count(&post) == 1 && Arc::strong_count(&post.inbox) == 1 {
+            // Nobody else refers to it, so no other thread was about to change it.
+            return None;
+        }
+        let notifier = post.inbox.notifier().clone();
+        mem::forget(post);
+        Some(notifier)
     }
 
     /// Takes no more messages.
@@ -78,7 +115,8 @@ impl Remote {
             return;
         }
         for message in post.inbox.close() {
-            drop_quietly(message);
+            // The thread has nobody left to tell of a panic.
+            quietly(|| drop(message));
         }
         self.jobs.take().abandon();
     }
@@ -90,28 +128,17 @@ impl Remote {
     }
 }
 
-/// Drops what the user made, for a thread that has nobody left to tell of a panic.
-fn drop_quietly(message: Message) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(message))) {
-        // The panic hook has reported it, and its own destructor might panic.
-        mem::forget(payload);
-    }
-}
-
 impl Hub {
-    /// What other threads reach; made at the first call.
+    /// What other threads reach, for one of them to do so.
     ///
     /// # Errors
     ///
-    /// When no eventfd can be made, and when the thread is exiting.
+    /// When the thread is exiting, and in a child when its poller cannot be made.
     fn post(&self) -> io::Result<Rc<Post>> {
         self.renew_after_fork()?;
-        if let Some(post) = &*self.remote.post.borrow() {
-            return Ok(Rc::clone(post));
-        }
-        let inbox = Arc::new(Inbox::new(inbox::notifier(self)?));
-        let post = Rc::new(Post { inbox, waiters: RefCell::default() });
-        *self.remote.post.borrow_mut() = Some(Rc::clone(&post));
+        let Some(post) = self.remote.post.borrow().clone() else {
+            return Err(io::Error::other("no hub: this thread is exiting"));
+        };
         self.remote.is_open.set(true);
         Ok(post)
     }
@@ -157,8 +184,7 @@ impl Hub {
     /// the loop's: the loop's parent may wait for something that has nothing to do with the hub.
     fn obey(self: &Rc<Self>, message: Message) {
         let Err(payload) = catch_unwind(AssertUnwindSafe(|| message(self))) else { return };
-        // The panic hook has reported it. Its own destructor might panic.
-        mem::forget(payload);
+        dispose(payload);
     }
 }
 
@@ -174,6 +200,11 @@ impl Drop for Rest<'_> {
 }
 
 impl Post {
+    fn new(notifier: poller::Waker) -> Rc<Self> {
+        let inbox = Arc::new(Inbox::new(notifier));
+        Rc::new(Self { inbox, waiters: RefCell::default() })
+    }
+
     /// A place for a new waiter.
     fn occupy(&self) -> (Arc<Flags>, u32) {
         let mut waiters = self.waiters.borrow_mut();

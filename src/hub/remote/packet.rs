@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::fmt;
-use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -13,10 +12,14 @@ use crate::greenlet::GreenletExit;
 use crate::hub::WaitsFor;
 use crate::sys;
 
+/// What unwinding carries.
+type Payload = Box<dyn Any + Send>;
+
 /// `f` as something to be run on another thread, and the handle to its result.
 pub(crate) fn job<R: Send, F: FnOnce() -> R + Send>(f: F) -> (Job<F, R>, JoinHandle<R>) {
     let forks = sys::fork::count();
-    let packet = Arc::new(Packet { forks, state: Mutex::new(State::Pending(None)) });
+    let state = State { is_over: false, waker: None, value: None, failure: None };
+    let packet = Arc::new(Packet { forks, state: Mutex::new(state) });
     (Job { f: Some(f), packet: Arc::clone(&packet) }, JoinHandle { packet })
 }
 
@@ -30,15 +33,17 @@ impl<R: Send, F: FnOnce() -> R + Send> Job<F, R> {
     /// Runs it and delivers its result. What it has captured is dropped before that.
     pub(crate) fn run(mut self) {
         if let Some(f) = self.f.take() {
-            let outcome = catch_unwind(AssertUnwindSafe(f));
-            self.packet.finish(outcome);
+            match catch_unwind(AssertUnwindSafe(f)) {
+                Ok(value) => self.packet.finish(|state| state.value = Some(value)),
+                Err(payload) => self.packet.fail(payload),
+            }
         }
     }
 
     /// Delivers a panic's payload instead.
-    pub(super) fn fail(mut self, payload: Box<dyn Any + Send>) {
-        drop(self.f.take());
-        self.packet.finish(Err(payload));
+    pub(super) fn fail(mut self, payload: Payload) {
+        self.f = None;
+        self.packet.fail(payload);
     }
 
     /// The function, which will not run; nobody has the handle any more.
@@ -55,7 +60,7 @@ impl<F, R> Drop for Job<F, R> {
     fn drop(&mut self) {
         if let Some(f) = self.f.take() {
             // First of all, as that may raise.
-            self.packet.finish(Err(Box::new(GreenletExit)));
+            self.packet.fail(Box::new(GreenletExit));
             drop(f);
         }
     }
@@ -68,11 +73,15 @@ pub(super) struct Packet<R> {
     state: Mutex<State<R>>,
 }
 
-enum State<R> {
-    /// It has not ended. Perhaps someone waits.
-    Pending(Option<Waker>),
-    Done(thread::Result<R>),
-    Taken,
+struct State<R> {
+    /// Whether it has ended.
+    is_over: bool,
+    /// Who waits for that.
+    waker: Option<Waker>,
+    /// What it has ended with, until that is taken. Two fields, so that a failure is noted without room
+    /// for an `R` on the stack, which may be that of a hub's own loop.
+    value: Option<R>,
+    failure: Option<Payload>,
 }
 
 impl<R> Packet<R> {
@@ -80,19 +89,27 @@ impl<R> Packet<R> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps the first outcome that there is.
-    fn finish(&self, outcome: thread::Result<R>) {
+    /// Ends it, by what `note` puts into its state, if it has not ended.
+    fn finish(&self, note: impl FnOnce(&mut State<R>)) {
         let mut state = self.lock();
-        if !matches!(&*state, State::Pending(_)) {
+        if state.is_over {
             // What is left over is dropped when the lock is free.
             drop(state);
             return;
         }
-        let before = mem::replace(&mut *state, State::Done(outcome));
+        state.is_over = true;
+        note(&mut state);
+        let waker = state.waker.take();
         drop(state);
-        if let State::Pending(Some(waker)) = before {
+        if let Some(waker) = waker {
             waker.wake_directly();
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn fail(&self, payload: Payload) {
+        self.finish(|state| state.failure = Some(payload));
     }
 
     /// Whether the thread that was to finish it is in another process.
@@ -109,7 +126,7 @@ pub(super) trait Abandon: Send + Sync {
 
 impl<R: Send> Abandon for Packet<R> {
     fn abandon(&self) {
-        self.finish(Err(Box::new(GreenletExit)));
+        self.fail(Box::new(GreenletExit));
     }
 }
 
@@ -137,27 +154,30 @@ impl<R> JoinHandle<R> {
     ///
     /// On the hub's own loop.
     pub fn join(self) -> thread::Result<R> {
-        let mut waiter = Waiter::for_one_wait();
+        let mut waiter: Option<Waiter> = None;
         loop {
             if self.packet.is_inherited() {
                 return Err(Box::new(GreenletExit));
             }
             let mut state = self.packet.lock();
-            match &mut *state {
-                State::Pending(waker) => *waker = Some(waiter.waker()),
-                _ => match mem::replace(&mut *state, State::Taken) {
-                    State::Done(outcome) => return outcome,
-                    _ => unreachable!("only the handle takes the outcome, and is gone then"),
-                },
+            if state.is_over {
+                let State { value, failure, .. } = &mut *state;
+                let value = value.take();
+                return value.ok_or_else(|| failure.take().expect("the outcome is taken once"));
             }
+            state.waker = waiter.as_ref().map(Waiter::waker);
             drop(state);
-            waiter.wait_until(WaitsFor::Thread, Deadline::NEVER);
+            // What has ended already needs none.
+            match &mut waiter {
+                Some(waiter) => drop(waiter.wait_until(WaitsFor::Thread, Deadline::NEVER)),
+                None => waiter = Some(Waiter::for_one_wait()),
+            }
         }
     }
 
     /// Whether the function has ended; [`join`](Self::join) will not wait then.
     pub fn is_finished(&self) -> bool {
-        self.packet.is_inherited() || !matches!(&*self.packet.lock(), State::Pending(_))
+        self.packet.is_inherited() || self.packet.lock().is_over
     }
 }
 
@@ -167,9 +187,8 @@ impl<R> Drop for JoinHandle<R> {
             return;
         }
         // Who was killed waits no longer.
-        if let State::Pending(waker) = &mut *self.packet.lock() {
-            drop(waker.take());
-        }
+        let waker = self.packet.lock().waker.take();
+        drop(waker);
     }
 }
 

@@ -76,7 +76,7 @@ impl Waiter {
     }
 
     fn green(hub: Rc<Hub>) -> Self {
-        let post = hub.post().expect("no eventfd could be made for the hub");
+        let post = hub.post().expect("nobody can wait for another thread");
         let (flags, place) = post.occupy();
         let number = flags.number(place % FLAGS);
         Self(Kind::Green { hub, post, flag: Flag { flags, place, number } })

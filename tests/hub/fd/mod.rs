@@ -52,12 +52,13 @@ fn watched() -> Vec<RawFd> {
     let infos = infos.filter_map(|info| std::fs::read_to_string(info.ok()?.path()).ok());
     let number = |line: &str| line.strip_prefix("tfd:")?.split_whitespace().next()?.parse().ok();
     let watched = infos.flat_map(|info| info.lines().filter_map(number).collect::<Vec<RawFd>>());
-    // The poller's own alarm is not counted.
-    let is_alarm = |fd: &RawFd| {
+    // The poller's own are not counted.
+    let is_own = |fd: &RawFd| {
         let file = std::fs::read_link(format!("/proc/self/fd/{fd}"));
-        file.is_ok_and(|file| file.to_string_lossy().contains("[timerfd]"))
+        let own = ["[timerfd]", "[eventfd]"];
+        file.is_ok_and(|file| own.iter().any(|own| file.to_string_lossy().contains(own)))
     };
-    watched.filter(|fd| !is_alarm(fd)).collect()
+    watched.filter(|fd| !is_own(fd)).collect()
 }
 
 // HB-12.
