@@ -6,11 +6,13 @@ use std::env;
 
 /// Cfgs for the crate's own tests: some force a fallback that a recent kernel would not take by
 /// itself, the others tell a tool of what it cannot see. CONTRIBUTING.md has the commands.
-const CFGS: [&str; 5] = [
+const CFGS: [&str; 6] = [
     // Guard stacks with `mprotect` even where the kernel has `MADV_GUARD_INSTALL`.
     "stolon_force_mprotect",
     // Wait with `epoll_wait` and whole milliseconds even where the kernel has `epoll_pwait2`.
     "stolon_force_epoll_wait",
+    // Switch by a call even where the inline fragment is sound.
+    "stolon_call_switch",
     // Have system calls fail at random, on threads that ask for it (`src/sys/trouble.rs`).
     "stolon_faults",
     // Tell AddressSanitizer of each switch.

@@ -2,7 +2,7 @@
 //!
 //! Layer 1. It knows no other module of the crate: no stack type, no greenlet.
 //!
-//! Each architecture has one file here and three in `asm/`, and each file has the same items in the
+//! Each architecture has one file here and four in `asm/`, and each file has the same items in the
 //! same order:
 //!
 //! | item | is |
@@ -11,7 +11,7 @@
 //! | [`Departure`] | whom a context that ends resumes, and with what |
 //! | [`STACK_ALIGNMENT`] | alignment of the stack pointer that [`Context::prepare`] takes |
 //! | [`Context::prepare`] | makes a context that will call an entry function on a new stack |
-//! | [`switch`] | saves the running context and resumes another; inlined at each switch site |
+//! | [`switch`] | saves the running context and resumes another; inlined at each switch site, or a call |
 //! | [`prefetch`] | has the processor fetch a cache line |
 //! | [`Registers`] | all registers of an interrupted thread |
 //! | [`retrace`] | runs a function whose backtrace goes on from such registers |
@@ -26,6 +26,8 @@ use std::mem::MaybeUninit;
 mod aarch64;
 #[cfg(stolon_asan)]
 mod asan;
+#[cfg(stolon_call_switch)]
+mod call;
 #[cfg(stolon_valgrind)]
 pub(crate) mod valgrind;
 #[cfg(target_arch = "x86_64")]
@@ -94,13 +96,13 @@ const _: () = {
     assert!(offset_of!(Departure, value) == offset_of!(Departure, to) + 8);
 };
 
-// The symbol in `asm/*/start.s` carries the version's incompatible part, so that two versions can
-// be linked into one program.
+// The symbols in `asm/` carry the version's incompatible part, so that two versions can be linked
+// into one program.
 const _: () = {
     let (major, minor) = (env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"));
     assert!(
         matches!((major.as_bytes(), minor.as_bytes()), (b"0", b"1")),
-        "rename stolon_0_1_start in asm/ and src/arch/ after the new version"
+        "rename stolon_0_1_* in asm/ and src/arch/ after the new version"
     );
 };
 
