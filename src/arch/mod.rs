@@ -18,6 +18,41 @@
 //!
 //! A switch carries two words: a value and an *event*, which tells the receiver what the value
 //! means. The machine layer interprets neither.
+//!
+//! # Registers across a switch
+//!
+//! *Preserved* registers have their values again when the context is resumed. *Lost* ones do not,
+//! and the compiler is told so. *Untouched* ones have whatever the thread has in them.
+//! `clobber_abi` names registers whether or not the target has them; the tables include what it
+//! leaves out.
+//!
+//! | x86_64 | is | because |
+//! |---|---|---|
+//! | rsp, rbp, rbx | preserved | the fragment saves them |
+//! | rax, rcx, rdx, rsi, rdi, r8-r15, flags | lost | operands of the `asm!` block or `clobber_abi` name them |
+//! | xmm, ymm, zmm 0-31, k0-k7, st and mm 0-7, tmm0-tmm7 | lost | `clobber_abi` names them |
+//! | r16-r31 (APX) | lost in a call | `clobber_abi` does not name them, so `build.rs` chooses the call where the compiler uses them |
+//! | configuration of tiles (AMX) | untouched | the compiler does not set it; any function may lose it |
+//! | MXCSR's and x87's control | untouched | Rust code may not change them |
+//! | fs, gs, pkru | untouched | they belong to the thread |
+//! | shadow stack pointer (CET) | untouched | `build.rs` refuses the flags that ask for shadow stacks |
+//!
+//! | aarch64 | is | because |
+//! |---|---|---|
+//! | sp, x29, x19 | preserved | the fragment saves them |
+//! | x0-x17, x20-x28, x30, flags | lost | operands of the `asm!` block or `clobber_abi` name them |
+//! | x18 | lost, or untouched | `clobber_abi` names it unless the target reserves it; then it belongs to the thread |
+//! | v0-v31, z0-z31, p0-p15 | lost | `clobber_abi` names p and the lower part of z, and the compiler keeps no value in an upper part alone |
+//! | ffr (SVE), FPMR, ZA and ZT0 (SME) | untouched | the compiler keeps no value in them, and any function may lose them, ZA by its own rules |
+//! | streaming mode, `TPIDR2_EL0` (SME) | untouched | the compiler does not enter the mode, so it is off |
+//! | FPCR | untouched | Rust code may not change it |
+//! | `TPIDR_EL0` | untouched | it belongs to the thread |
+//! | guarded control stack pointer, x18 as shadow call stack | untouched | `build.rs` refuses the flags that ask for them |
+//!
+//! In a call (`--cfg stolon_call_switch`) the ABI decides. The routine preserves what a function
+//! has to preserve, and the compiler takes all other registers for lost, those of future processors
+//! included. No switch may happen while assembly or intrinsics have a mode set or an untouched
+//! register in use. The documentation of `greenlet` asks that of users.
 #![allow(unsafe_code)]
 
 use std::mem::MaybeUninit;
