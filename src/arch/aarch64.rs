@@ -4,7 +4,11 @@
 use std::arch::{asm, global_asm};
 use std::mem::offset_of;
 
-use super::{Context, Departure, Word};
+#[cfg(not(stolon_call_switch))]
+use super::Word;
+#[cfg(stolon_call_switch)]
+pub(crate) use super::call::switch;
+use super::{Context, Departure};
 
 /// Alignment of a stack pointer, in bytes; here the hardware checks it at each access through sp.
 pub(crate) const STACK_ALIGNMENT: usize = 16;
@@ -35,6 +39,17 @@ global_asm!(
 
 global_asm!(include_str!("../../asm/aarch64/retrace.s"));
 
+// The fragment becomes a macro, so that the text of the function around it stands in one file.
+#[cfg(stolon_call_switch)]
+global_asm!(
+    ".macro stolon_0_1_fragment",
+    include_str!("../../asm/aarch64/switch.s"),
+    ".endm",
+    include_str!("../../asm/aarch64/call.s"),
+    SP = const offset_of!(Context, sp),
+    FP = const offset_of!(Context, fp),
+);
+
 unsafe extern "C" {
     // Not a function in Rust's sense: it takes its inputs in registers that no ABI passes them in.
     fn stolon_0_1_start();
@@ -62,6 +77,7 @@ pub(super) fn start_address() -> *const u8 {
 /// - The stack that `to` points into is mapped and nobody else runs on it.
 /// - Both belong to the calling thread.
 /// - `value` and `event` are what the code at `to`'s resume point expects.
+#[cfg(not(stolon_call_switch))]
 #[inline(always)]
 pub(crate) unsafe fn switch(
     from: *mut Context,

@@ -2,7 +2,7 @@
 //!
 //! Layer 1. It knows no other module of the crate: no stack type, no greenlet.
 //!
-//! Each architecture has one file here and three in `asm/`, and each file has the same items in the
+//! Each architecture has one file here and four in `asm/`, and each file has the same items in the
 //! same order:
 //!
 //! | item | is |
@@ -11,7 +11,7 @@
 //! | [`Departure`] | whom a context that ends resumes, and with what |
 //! | [`STACK_ALIGNMENT`] | alignment of the stack pointer that [`Context::prepare`] takes |
 //! | [`Context::prepare`] | makes a context that will call an entry function on a new stack |
-//! | [`switch`] | saves the running context and resumes another; inlined at each switch site |
+//! | [`switch`] | saves the running context and resumes another; inlined at each switch site, or a call |
 //! | [`prefetch`] | has the processor fetch a cache line |
 //! | [`Registers`] | all registers of an interrupted thread |
 //! | [`COLUMNS`], [`RETURN_ADDRESS`] | which of them unwinding tables speak of |
@@ -19,6 +19,41 @@
 //!
 //! A switch carries two words: a value and an *event*, which tells the receiver what the value
 //! means. The machine layer interprets neither.
+//!
+//! # Registers across a switch
+//!
+//! *Preserved* registers have their values again when the context is resumed. *Lost* ones do not,
+//! and the compiler is told so. *Untouched* ones have whatever the thread has in them.
+//! `clobber_abi` names registers whether or not the target has them; the tables include what it
+//! leaves out.
+//!
+//! | x86_64 | is | because |
+//! |---|---|---|
+//! | rsp, rbp, rbx | preserved | the fragment saves them |
+//! | rax, rcx, rdx, rsi, rdi, r8-r15, flags | lost | operands of the `asm!` block or `clobber_abi` name them |
+//! | xmm, ymm, zmm 0-31, k0-k7, st and mm 0-7, tmm0-tmm7 | lost | `clobber_abi` names them |
+//! | r16-r31 (APX) | lost in a call | `clobber_abi` does not name them, so `build.rs` chooses the call where the compiler uses them |
+//! | configuration of tiles (AMX) | untouched | the compiler does not set it; any function may lose it |
+//! | MXCSR's and x87's control | untouched | Rust code may not change them |
+//! | fs, gs, pkru | untouched | they belong to the thread |
+//! | shadow stack pointer (CET) | untouched | `build.rs` refuses the flags that ask for shadow stacks |
+//!
+//! | aarch64 | is | because |
+//! |---|---|---|
+//! | sp, x29, x19 | preserved | the fragment saves them |
+//! | x0-x17, x20-x28, x30, flags | lost | operands of the `asm!` block or `clobber_abi` name them |
+//! | x18 | lost, or untouched | `clobber_abi` names it unless the target reserves it; then it belongs to the thread |
+//! | v0-v31, z0-z31, p0-p15 | lost | `clobber_abi` names p and the lower part of z, and the compiler keeps no value in an upper part alone |
+//! | ffr (SVE), FPMR, ZA and ZT0 (SME) | untouched | the compiler keeps no value in them, and any function may lose them, ZA by its own rules |
+//! | streaming mode, `TPIDR2_EL0` (SME) | untouched | the compiler does not enter the mode, so it is off |
+//! | FPCR | untouched | Rust code may not change it |
+//! | `TPIDR_EL0` | untouched | it belongs to the thread |
+//! | guarded control stack pointer, x18 as shadow call stack | untouched | `build.rs` refuses the flags that ask for them |
+//!
+//! In a call (`--cfg stolon_call_switch`) the ABI decides. The routine preserves what a function
+//! has to preserve, and the compiler takes all other registers for lost, those of future processors
+//! included. No switch may happen while assembly or intrinsics have a mode set or an untouched
+//! register in use. The documentation of `greenlet` asks that of users.
 #![allow(unsafe_code)]
 
 use std::mem::MaybeUninit;
@@ -27,6 +62,8 @@ use std::mem::MaybeUninit;
 mod aarch64;
 #[cfg(stolon_asan)]
 mod asan;
+#[cfg(stolon_call_switch)]
+mod call;
 #[cfg(stolon_valgrind)]
 pub(crate) mod valgrind;
 #[cfg(target_arch = "x86_64")]
@@ -97,13 +134,13 @@ const _: () = {
     assert!(offset_of!(Departure, value) == offset_of!(Departure, to) + 8);
 };
 
-// The symbol in `asm/*/start.s` carries the version's incompatible part, so that two versions can
-// be linked into one program.
+// The symbols in `asm/` carry the version's incompatible part, so that two versions can be linked
+// into one program.
 const _: () = {
     let (major, minor) = (env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"));
     assert!(
         matches!((major.as_bytes(), minor.as_bytes()), (b"0", b"1")),
-        "rename stolon_0_1_start in asm/ and src/arch/ after the new version"
+        "rename stolon_0_1_* in asm/ and src/arch/ after the new version"
     );
 };
 

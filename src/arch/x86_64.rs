@@ -1,11 +1,17 @@
 //! x86_64: the Rust side of `asm/x86_64/`.
 #![allow(unsafe_code)]
 
+#[cfg(not(stolon_call_switch))]
+use std::arch::asm;
+use std::arch::global_asm;
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-use std::arch::{asm, global_asm};
 use std::mem::offset_of;
 
-use super::{Context, Departure, Word};
+#[cfg(not(stolon_call_switch))]
+use super::Word;
+#[cfg(stolon_call_switch)]
+pub(crate) use super::call::switch;
+use super::{Context, Departure};
 
 /// Alignment of a stack pointer where a function is called, in bytes.
 pub(crate) const STACK_ALIGNMENT: usize = 16;
@@ -38,6 +44,19 @@ global_asm!(
 
 global_asm!(include_str!("../../asm/x86_64/retrace.s"));
 
+// The fragment becomes a macro, so that the text of the function around it stands in one file.
+#[cfg(stolon_call_switch)]
+global_asm!(
+    ".macro stolon_0_1_fragment",
+    include_str!("../../asm/x86_64/switch.s"),
+    ".endm",
+    include_str!("../../asm/x86_64/call.s"),
+    SP = const offset_of!(Context, sp),
+    PC = const offset_of!(Context, pc),
+    FP = const offset_of!(Context, fp),
+    BX = const offset_of!(Context, bx),
+);
+
 unsafe extern "C" {
     // Not a function in Rust's sense: it takes its inputs in registers that no ABI passes them in.
     fn stolon_0_1_start();
@@ -65,6 +84,7 @@ pub(super) fn start_address() -> *const u8 {
 /// - The stack that `to` points into is mapped and nobody else runs on it.
 /// - Both belong to the calling thread.
 /// - `value` and `event` are what the code at `to`'s resume point expects.
+#[cfg(not(stolon_call_switch))]
 #[inline(always)]
 pub(crate) unsafe fn switch(
     from: *mut Context,

@@ -85,6 +85,16 @@
 //! if both move the same stretch of stack, one context is resumed twice. It is fine to run a coroutine
 //! to its end, or up to its next suspension, within a greenlet that does not switch meanwhile, and to
 //! use both on different threads.
+//!
+//! Assembly, and intrinsics for single registers, must not leave a mode set across a switch: SME's
+//! streaming mode and ZA, AMX's configuration of tiles, the control bits of floating point. A
+//! switch neither saves nor changes them.
+//!
+//! On x86_64, name the processor for all crates of a program, by `RUSTFLAGS` or cargo's
+//! configuration, and not for one of them by `cargo rustc -- -C target-cpu=...`: for processors with
+//! APX the switch is compiled in another way. A function with the unstable attribute
+//! `#[target_feature(enable = "apxf")]` must not switch, unless the program is built with
+//! `RUSTFLAGS="--cfg stolon_call_switch"`.
 
 mod attachment;
 mod block;
