@@ -41,7 +41,8 @@ const MODULES: &[(usize, &str, &[&str])] = &[
 
 /// The directories and the files that may hold unsafe code.
 const UNSAFE_DIRECTORIES: [&str; 4] = ["sys/", "arch/", "stack/", "patch/"];
-const UNSAFE_FILES: [&str; 9] = [
+const UNSAFE_FILES: [&str; 10] = [
+    "greenlet/about.rs",
     "greenlet/attachment.rs",
     "greenlet/block.rs",
     "greenlet/entry.rs",

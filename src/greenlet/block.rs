@@ -14,8 +14,6 @@
 
 use std::any::TypeId;
 use std::cell::{Cell, UnsafeCell};
-use std::fmt;
-use std::io;
 use std::mem::forget;
 use std::panic::Location;
 use std::ptr;
@@ -27,8 +25,7 @@ use super::pending::Pending;
 use super::thread::Thread;
 use super::transfer;
 use crate::arch::Context;
-use crate::stack::sample::{self, About};
-use crate::stack::{Span, Stack, overflow};
+use crate::stack::{Span, Stack};
 
 /// The type that nobody sends: what a dead greenlet awaits.
 enum Nothing {}
@@ -350,57 +347,4 @@ fn fill<T>(cell: &Cell<Option<T>>, value: Option<T>) {
     let before = cell.replace(value);
     debug_assert!(before.is_none());
     forget(before);
-}
-
-/// Has a greenlet that runs over its stack named before the process ends.
-pub(super) fn report_overflows() {
-    // SAFETY: `describe_current` reads a thread-local word that has neither an initialiser nor a
-    // destructor, and through it what is not written while its greenlet is current: the stack
-    // (`stack_span`), the name and the number, which never change. `format_args` allocates nothing.
-    unsafe { overflow::report(describe_current) }
-}
-
-/// Passes on the stack of the current greenlet, and what to call it. Runs in a signal handler.
-fn describe_current(tell: &dyn Fn(Span, fmt::Arguments<'_>)) {
-    let block = transfer::current_ptr();
-    if block.is_null() {
-        return;
-    }
-    // SAFETY: the current greenlet's block is alive (`transfer::try_current`).
-    let block = unsafe { &*block };
-    let Some(span) = block.stack_span() else { return };
-    match block.name() {
-        Some(name) => tell(span, format_args!("{name}")),
-        None => tell(span, format_args!("#{}", block.id.get())),
-    }
-}
-
-/// Has threads that are interrupted say which greenlet they run.
-///
-/// # Errors
-///
-/// The kernel's.
-pub(crate) fn allow_samples() -> io::Result<()> {
-    // SAFETY: `tell_of_current` reads what `describe_current` does, and two fields more that do not
-    // change while their greenlet is current: where it was made, and its context, into which the
-    // machine's switch writes when another has become current.
-    unsafe { sample::allow(tell_of_current) }
-}
-
-/// Passes on what is known of the current greenlet. Runs in a signal handler.
-fn tell_of_current(tell: &mut dyn FnMut(&About<'_>)) {
-    let current = transfer::current_ptr();
-    if current.is_null() {
-        return;
-    }
-    // SAFETY: the current greenlet's block is alive (`transfer::try_current`).
-    let block = unsafe { &*current };
-    tell(&About {
-        name: block.name(),
-        id: block.id.get(),
-        made_at: block.made_at.get(),
-        stack: block.stack_span(),
-        context: block.context.get().addr(),
-        last_stack_pointer: block.stack_pointer().addr(),
-    });
 }

@@ -96,6 +96,7 @@
 //! `#[target_feature(enable = "apxf")]` must not switch, unless the program is built with
 //! `RUSTFLAGS="--cfg stolon_call_switch"`.
 
+mod about;
 mod attachment;
 mod block;
 mod builder;
@@ -123,9 +124,9 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::panic::Location;
 
+pub(crate) use about::allow_samples;
 pub(crate) use attachment::Attachment;
 use block::Stage;
-pub(crate) use block::allow_samples;
 pub use builder::Builder;
 pub(crate) use entry::Successor;
 pub use error::{ParentError, SwitchError};

@@ -3,13 +3,13 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use super::block::{self, AtExit, Block, Stage};
+use super::block::{AtExit, Block, Stage};
 use super::handle::{Handle, Link, Registry, Spare};
 use super::place::Nursery;
 use super::scheduling::Scheduler;
 use super::tracing::{self, Tracing};
 use super::unwinding::Unwindings;
-use super::{Greenlet, exit, local, transfer};
+use super::{Greenlet, about, exit, local, transfer};
 use crate::stack::Arenas;
 use crate::stack::overflow::SignalStack;
 
@@ -195,7 +195,7 @@ impl Guard {
         root.stage.set(Stage::Started);
         let handle = root.handle();
         transfer::enter_root(root);
-        block::report_overflows();
+        about::report_overflows();
         Self { root: handle, _signal_stack: SignalStack::ensure() }
     }
 }

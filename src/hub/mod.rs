@@ -29,9 +29,11 @@
 
 mod alarms;
 mod blocked;
+mod blocking;
 mod call_table;
 mod calls;
 pub mod channel;
+mod close;
 mod current;
 mod entry;
 mod fairness;
@@ -232,69 +234,11 @@ impl Hub {
         self.run_queue.borrow_mut().push(greenlet, id, Wake::Start);
     }
 
-    /// Ends the hub of a thread that is exiting. The thread has no open hub any more, so nobody parks.
-    fn close(&self) {
-        self.closed.set(true);
-        // Only its own frames are unwound by that, and they run no code of the user's.
-        let ours = self.last_mainloop().filter(|mainloop| self.can_finish(mainloop));
-        greenlet::seal(ours.as_ref());
-        if let Some(mainloop) = ours {
-            mainloop.finish(Wake::Closed);
-        }
-        // From here on destructors of the user's run. The descriptor is not to be leaked with the
-        // greenlets that still refer to the hub.
-        drop(self.poller.take());
-        self.remote.close();
-        drop(self.observed.watch.take());
-        drop(self.late.take_kills());
-        let all = self.run_queue.borrow_mut().take_all();
-        drop(all);
-        self.drop_calls();
-    }
-
-    /// Whether the mainloop ends at once when it is resumed, now that the hub is closed. From inside
-    /// another greenlet the whole process exits, and nothing is resumed.
-    fn can_finish(&self, mainloop: &Greenlet<Wake>) -> bool {
-        let is_at_rest = self.is_between_turns.get() && !mainloop.is_dead();
-        is_at_rest && greenlet::root::<()>().is_current()
-    }
-
     /// Whether a greenlet of this thread may be unwinding: whoever leaves then has to note whether it is the
     /// one.
     #[inline(always)]
     fn somebody_unwinds(&self) -> bool {
         self.unwindings.load(Ordering::Relaxed) != 0
-    }
-
-    /// Called before the current greenlet parks.
-    #[inline]
-    fn may_block(&self) {
-        greenlet::raise_pending_kill();
-        self.refuse_in_mainloop();
-    }
-
-    #[inline]
-    fn refuse_in_mainloop(&self) {
-        if greenlet::is_loop() {
-            blocked_in_mainloop();
-        }
-    }
-
-    /// As [`may_block`](Self::may_block), where another greenlet is resumed.
-    #[cold]
-    #[inline(never)]
-    fn refuse_in_call(&self) {
-        if self.is_called() {
-            blocked_in_mainloop();
-        }
-    }
-
-    /// Whether a call on the mainloop has switched away, and waits for something else than the scheduler's:
-    /// then the mainloop cannot go on.
-    fn is_called(&self) -> bool {
-        self.last_mainloop().is_some_and(|mainloop| {
-            !mainloop.is_dead() && !mainloop.is_current() && !mainloop.accepts_its_type()
-        })
     }
 
     /// Lets every other runnable greenlet run once.
@@ -378,12 +322,6 @@ impl Hub {
             }
         }
     }
-}
-
-#[cold]
-#[inline(never)]
-fn blocked_in_mainloop() -> ! {
-    panic!("do not call blocking functions from the mainloop")
 }
 
 #[cold]

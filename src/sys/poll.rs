@@ -1,5 +1,4 @@
 //! Whether a descriptor is ready, asked of the kernel and not of a hub.
-#![allow(unsafe_code)]
 
 use std::ffi::c_int;
 use std::io;
