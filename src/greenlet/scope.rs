@@ -130,7 +130,12 @@ where
     let returned = catch_unwind(AssertUnwindSafe(|| f(&scope)));
     let raised = scope.end();
     match (returned, raised) {
-        (Err(payload), _) => resume_unwind(payload),
+        (Err(payload), raised) => {
+            if let Some(raised) = raised {
+                dispose(raised);
+            }
+            resume_unwind(payload)
+        }
         (Ok(_), Some(payload)) if !is_unwinding() => resume_unwind(payload),
         (Ok(value), raised) => {
             // The panic hook has reported it.
