@@ -44,6 +44,12 @@
 //!
 //! # What to know before
 //!
+//! Safe code that uses this crate has no undefined behaviour, with three exceptions that no library which
+//! switches stacks can rule out, as `std` and other crates count on one stack for a thread: do not block
+//! in the initialiser of a `thread_local!` value; do not drop or resume a greenlet in the destructor of
+//! one; and do not block in a function that sets a thread-local pointer and sets it back when it returns.
+//! [`greenlet`] has the exact rules, with a program for each.
+//!
 //! A green thread stays on the OS thread that made it, and only one of a thread runs at a time,
 //! until it blocks. So `Rc` and `Cell` may be shared among them, and none of the handles is
 //! [`Send`]. What blocks in any other way than through this crate (a file, a `std` lock, a long

@@ -25,7 +25,7 @@
 //! | waits, or yields by `sleep(0)` | it is raised there |
 //! | computes | nothing happens; it is raised when the greenlet next waits or yields, if it is pending then |
 //! | has been woken, and waits for its turn | that wait is over well; it is raised at the next one |
-//! | unwinds, and waits in a destructor | that wait goes on; it is raised when the greenlet next waits after the unwinding |
+//! | unwinds, and waits in a destructor | that wait goes on; it is raised when the greenlet next waits after the unwinding. If a kill or a timeout unwinds it, a wait for a descriptor fails after a second |
 //! | is suspended in [`Greenlet::switch`](crate::greenlet::Greenlet::switch) | it is raised when the greenlet next waits in a hub |
 //!
 //! | several timeouts | rule |
@@ -35,8 +35,10 @@
 //! | a timeout and the end of the wait's own time fall together | the timeout wins: `Timeout(0)` beats `sleep(0)` |
 //! | a timeout and a kill | whichever reaches the greenlet first unwinds it; scopes on the way cancel theirs |
 //!
-//! A greenlet that waits while another one of its thread unwinds may get its timeout late: when none
-//! does any more. The same holds for kills, and for the same reason.
+//! What other greenlets do makes no difference, with one exception: if one of them switches to another by
+//! hand ([`Greenlet::switch`](crate::greenlet::Greenlet::switch)) in a destructor while it unwinds, it
+//! cannot be told which of them unwinds. Timeouts and kills of greenlets that begin to wait meanwhile come
+//! when none of the thread unwinds any more.
 //!
 //! With `panic = "abort"` nothing can be raised: a timeout that expires in a wait ends the process,
 //! with a message. Use the calls that take a timeout of their own there.

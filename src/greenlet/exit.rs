@@ -6,7 +6,7 @@
 //! | the greenlet | when its last handle is dropped |
 //! |---|---|
 //! | never started | its closure is dropped, on the greenlet's own stack; it does not run |
-//! | suspended | unwinds from its pending switch; the dropper waits until it is dead |
+//! | suspended | unwinds from its pending switch; the dropper waits until it is dead, but the hub's loop goes on when it waits again |
 //! | running | goes on; if it waits later, it is killed when the thread next makes a greenlet |
 //! | dead | only its control block is freed |
 //!

@@ -51,31 +51,97 @@
 //! | it is dead | the payload is raised in the nearest living ancestor, or that is told of the exit again |
 //! | it is its thread's root | as any other; what nobody catches ends the thread |
 //! | it is a green thread or the hub's loop | it unwinds in good order, but the hub does not switch back to who threw; a loop that has ended is replaced |
-//! | killed while it unwinds, or another greenlet of the thread, the killer included | its pending switch returns [`SwitchError::Exited`], as nothing unwinds twice; if it lives on, the kill comes when it next blocks in a hub |
+//! | killed while it unwinds | its pending switch returns [`SwitchError::Exited`], as nothing unwinds twice; if it lives on, the kill comes when it next blocks in a hub |
 //! | thrown into while it unwinds | the payload is raised in its destructor, which must catch it: else the process aborts, as by any panic there |
 //!
 //! | its destructors, while it unwinds | rule |
 //! |---|---|
-//! | switch, make greenlets, spawn, block | as at any other time; who killed or dropped it waits, unless something else wakes it |
+//! | switch, make greenlets, spawn, block | as at any other time; the greenlet that killed or dropped it waits, unless something else wakes it; the hub's loop, and [`killall`], go on at once |
+//! | meanwhile timeouts and kills of other greenlets | are raised when they are due |
+//! | meanwhile its own timeouts and kills | are raised when it next blocks after its unwinding has ended |
+//! | wait for a descriptor, while a kill or a timeout unwinds it | the wait fails with [`TimedOut`](std::io::ErrorKind::TimedOut) after a second; a panic of its own sets no limit |
+//! | switch by hand to another greenlet | then it cannot be told which of them unwinds: until nobody unwinds any more, all greenlets of the thread are taken to, and timeouts and kills of those that begin to wait meanwhile come afterwards |
 //! | meanwhile [`std::thread::panicking`] is | true in all greenlets of the thread, as it counts by thread; panics are caught as ever |
 //! | meanwhile a lock of `std` is | poisoned if it was taken before and is released then, by any greenlet of the thread |
+//!
+//! | the panic hook | rule |
+//! |---|---|
+//! | waits for time or a descriptor | holds its whole thread: `std` allows no other panic on the thread meanwhile |
+//! | waits for anything else | is told that nobody will come, as on a thread that exits |
 //!
 //! | all ends | rule |
 //! |---|---|
 //! | its thread exits | what never started is dropped; what did is not unwound but leaked, stack included, and counts as dead: [`killall`] first ends it in good order |
-//! | the process exits | nothing is unwound |
+//! | destructors of thread-local values run after that | switches, kills and throws fail, and no greenlet starts |
+//! | the process exits, from whichever greenlet | as the thread that calls `exit`, or returns from `main`; other threads run on until the process is gone |
 //! | `panic = "abort"` | nothing is unwound: what is suspended when its last handle is dropped is leaked, stack included, and counts as dead; [`kill`](Greenlet::kill) and [`throw`](Greenlet::throw) fail, unless only greenlets that have not started end by a kill |
 //!
 //! Beyond greenlet's own: [`scope()`] for greenlets that borrow, [`iter()`] for generators, [`Local`]
 //! for values that each greenlet has for itself. To look at what happens: [`settrace`], [`all`],
 //! [`Greenlet::backtrace`].
 //!
-//! # What not to do
+//! # What is guaranteed, and what is asked of you
 //!
-//! Two things in `std` take it for granted that a thread has one stack, and no library can make them
-//! safe here. Do not switch, and do not block a green thread, in the initialiser of a `thread_local!`
-//! value. And do not drop or resume a greenlet in the destructor of one, if the greenlet may be
-//! suspended inside `LocalKey::with` of another.
+//! Safe code that uses this crate has no undefined behaviour, with three exceptions, which are obligations
+//! of yours: `std` and other crates take it for granted that a thread has one stack, and no library that
+//! switches stacks can change that. They are about thread-local values.
+//!
+//! **Do not switch or block in the initialiser of a `thread_local!` value.** Another greenlet may enter
+//! the initialiser meanwhile, and the second value replaces the first, under the references to it:
+//!
+//! ```no_run
+//! thread_local!(static CONNECTION: String = {
+//!     stolon::sleep(std::time::Duration::from_millis(1)); // Wrong: connects, say.
+//!     String::from("connected")
+//! });
+//! for _ in 0..2 {
+//!     stolon::spawn(|| CONNECTION.with(|text| println!("{text}")));
+//! }
+//! stolon::sleep(std::time::Duration::from_secs(1));
+//! ```
+//!
+//! **Do not drop or resume a greenlet in the destructor of a thread-local value**, if the greenlet may be
+//! suspended inside `LocalKey::with` of another. That value may be gone by then:
+//!
+//! ```no_run
+//! use std::cell::RefCell;
+//! use stolon::greenlet::{self, Iter};
+//!
+//! thread_local!(static ITEMS: RefCell<Option<Iter<usize>>> = const { RefCell::new(None) });
+//! thread_local!(static TEXT: String = String::from("younger, so it goes first"));
+//! ITEMS.with_borrow_mut(|items| {
+//!     let mut lengths = greenlet::iter(|y| TEXT.with(|text| y.yield_(text.len())));
+//!     lengths.next();
+//!     *items = Some(lengths); // Wrong: it is unwound as `ITEMS` is destroyed.
+//! });
+//! ```
+//!
+//! **Do not switch or block in a function that sets a thread-local pointer for the time of a call**, and
+//! sets it back afterwards, as the crate `scoped-tls` and many a "current" context do. Greenlets do not
+//! leave such functions in the reverse order of entering them, so the pointer may be set back to what is
+//! gone:
+//!
+//! ```no_run
+//! use std::{cell::Cell, ptr, time::Duration};
+//!
+//! thread_local!(static CURRENT: Cell<*const String> = const { Cell::new(ptr::null()) });
+//!
+//! /// Sound where a thread has one stack.
+//! fn with_current(value: &String, f: impl FnOnce()) {
+//!     let before = CURRENT.replace(value);
+//!     f();
+//!     CURRENT.set(before);
+//! }
+//! for ms in [1, 2] {
+//!     stolon::spawn(move || {
+//!         // Wrong: the first sets back null, and then the second what the first has set.
+//!         with_current(&String::from("mine"), || stolon::sleep(Duration::from_millis(ms)));
+//!     });
+//! }
+//! stolon::sleep(Duration::from_secs(1));
+//! ```
+//!
+//! Nothing of this can be noticed when it happens: neither `std` nor such crates tell.
 //!
 //! Another library that switches stacks on the same thread, or a second copy of this crate, knows
 //! nothing of this one's greenlets. Cargo refuses two versions in one program; a shared library that
@@ -313,8 +379,9 @@ pub fn current<T: 'static>() -> Greenlet<T> {
 /// Kills all greenlets of this thread, the youngest first, mirroring gevent's `killall`.
 ///
 /// Each unwinds with [`GreenletExit`], and its destructors run. Call it at the end of a thread whose
-/// greenlets hold what must not be leaked; green threads are greenlets, too. One that does not end,
-/// because it catches the exit or waits in a destructor, is left alone after a few rounds.
+/// greenlets hold what must not be leaked; green threads are greenlets, too. On a thread with a hub, one
+/// that catches the exit or waits in a destructor is waited for, and killed again, for a second in all,
+/// and is left alone then.
 ///
 /// # Panics
 ///

@@ -24,7 +24,7 @@ use super::unwinding::is_unwinding;
 use super::{Builder, Greenlet, exit, thread, throw};
 use crate::quietly::dispose;
 
-/// So often a greenlet that goes on in spite of it is killed at the end of its scope.
+/// How often a greenlet that goes on in spite of it is killed at the end of its scope.
 const MAX_KILLS: usize = 100;
 
 /// Where greenlets are made that may borrow what lives for `'env`: see [`scope`].
@@ -60,10 +60,11 @@ pub struct Scope<'scope, 'env: 'scope> {
 /// | a greenlet of the scope panics | as everywhere: it goes on in its parent |
 /// | it panics while it is killed at the end | reported by the panic hook, and goes nowhere else |
 /// | its destructors switch or block then | the scope waits; other greenlets run meanwhile |
-/// | it catches the exit, and waits again | it is killed again, and the process aborts if that is no use a hundred times |
+/// | it catches the exit, and waits again | the scope waits; if something else lets the scope's owner go on it is killed again, and the process aborts if that is no use a hundred times |
 /// | something is thrown at who waits for the end | it is raised when the scope has ended; of several the first; a panic of `f` comes before them |
-/// | who waits for the end is killed | the exit is raised when the scope has ended |
-/// | the scope ends while the thread unwinds, in a destructor | its greenlets cannot unwind: their pending switches return [`SwitchError::Exited`](super::SwitchError::Exited) until they end |
+/// | its owner is killed while it waits for the end, however often | the exit is raised when the scope has ended |
+/// | the scope ends in a destructor of its owner's, which unwinds | its greenlets unwind as well; if it cannot be told who unwinds, their pending switches return [`SwitchError::Exited`](super::SwitchError::Exited) until they end |
+/// | it ends in a call on the hub's loop, and a greenlet of it waits in a destructor | the loop cannot wait: the process aborts |
 /// | a handle is forgotten or outlives the scope | no matter: the greenlet is dead |
 /// | the thread exits inside of the scope | the scope never ends, and its greenlets are leaked with its frame |
 /// | `panic = "abort"`, and one is suspended at the end | the process aborts |

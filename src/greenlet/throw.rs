@@ -76,8 +76,8 @@ impl<T: 'static> Greenlet<T> {
     /// told so again.
     ///
     /// A greenlet that catches the exit lives on, and what it does next decides what this returns.
-    /// While it unwinds, or any other greenlet of the thread does, it cannot be killed: its pending
-    /// switch returns `Exited`, and the kill comes when it next blocks in a hub.
+    /// While it unwinds it cannot be killed: its pending switch returns `Exited`, and the kill comes
+    /// when it next blocks in a hub.
     ///
     /// # Errors
     ///

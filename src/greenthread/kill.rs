@@ -3,7 +3,7 @@
 use std::panic::resume_unwind;
 
 use super::{GreenThread, Payload};
-use crate::greenlet::{Greenlet, GreenletExit};
+use crate::greenlet::{self, Greenlet, GreenletExit};
 use crate::hub::{self, Wake};
 
 /// Ends a green thread that one has as a greenlet, as [`GreenThread::kill`] does, mirroring eventlet's
@@ -89,6 +89,7 @@ fn raise(greenlet: &Greenlet<Wake>, payload: Option<Payload>) {
     let cannot_unwind = cfg!(panic = "abort") && greenlet.is_started();
     assert!(!cannot_unwind, "{greenlet:?} cannot be killed: panics abort here");
     if greenlet.is_current() {
+        greenlet::set_raised();
         resume_unwind(payload.unwrap_or_else(|| Box::new(GreenletExit)));
     }
     // A thread that is exiting ends it by itself.

@@ -10,9 +10,9 @@
 //! | was woken already | it goes on; the next time that it parks or yields the payload is raised |
 //! | unwinds | waits in its destructors as if there were none |
 //!
-//! [`std::thread::panicking`] counts by thread, so a greenlet that parks while it says yes may be the
-//! one that unwinds. Then its alarm is *late*: it gets its timer when nobody unwinds any more. If it
-//! says no, this greenlet does not unwind before it is resumed, whoever else begins to.
+//! Where it cannot be told which greenlet of the thread unwinds ([`greenlet::is_unwinding`]), the alarm of
+//! one that parks meanwhile is *late*: it gets its timer when nobody unwinds any more. A greenlet that
+//! does not unwind when it parks does not before it is resumed, whatever others do.
 //!
 //! A greenlet sets its own alarms only, but others may cancel them.
 

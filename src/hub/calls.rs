@@ -30,7 +30,7 @@ pub(super) type ErrorHook = Rc<dyn Fn(&CallPanic<'_>)>;
 /// | it is cancelled, by another call that is due in the same pass too | `f` is dropped and not called |
 /// | it panics | [`set_error_hook`] says what is told of it; the loop goes on, with the next call of this pass |
 /// | it blocks | that is a panic, as it runs in the loop itself; `sleep` for no time returns at once |
-/// | it kills a green thread | that one unwinds at once, and the call goes on when it has ended or waits |
+/// | it kills a green thread, or drops the last handle of a greenlet | that one unwinds at once, and the call goes on when it has ended or waits |
 /// | a `delay` of more than 584 years | it is never called |
 /// | the thread exits | `f` is dropped and not called |
 ///
@@ -100,8 +100,8 @@ fn schedule(
 /// made anew when somebody next blocks. Until then nothing is left of it, nor of its stack.
 ///
 /// In a call on the loop itself it only cancels the others, as the loop cannot wait for its own end;
-/// so also while such a call has a green thread unwind that it kills, and while any greenlet of the
-/// thread unwinds.
+/// so also while such a call has switched away or kills a green thread, and in a destructor of a greenlet
+/// that unwinds.
 ///
 /// ```
 /// use std::time::Duration;

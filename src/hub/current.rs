@@ -228,10 +228,11 @@ pub(super) fn yield_through_mainloop() {
 #[inline(always)]
 fn open<'a>() -> Option<&'a Hub> {
     let hub = OPEN.with(Cell::get);
-    // SAFETY: if it is not null it is the address of the hub in HUB, which is there until `Guard`'s `drop`.
-    // That comes on this thread when it has left all greenlets but its root; one that is resumed after that
-    // makes no use of the reference. All callers are in this file: they neither switch nor run code of the
-    // user's, or they are `park` and `yield_now`, of which `Hub::park` and `Hub::yield_now` say the same.
+    // SAFETY: if it is not null it is the address of the hub in HUB, which is there until `Guard::drop` has
+    // set it to null and returned. That runs on this thread, and from then on no greenlet is resumed that
+    // could be in one of the callers (`greenlet::seal`); the current one does not come back to them. All
+    // callers are in this file: they neither switch nor run code of the user's, or they are `park` and
+    // `yield_now`, of which `Hub::park` and `Hub::yield_now` say that they make no use of it afterwards.
     (!hub.is_null()).then(|| unsafe { &*hub })
 }
 

@@ -1,6 +1,5 @@
-//! What has to wait until nobody unwinds: kills of those who could not unwind when they were killed,
-//! as they or another greenlet of the thread was unwinding, and alarms that could not be raised for
-//! the same reason.
+//! What has to wait until nobody unwinds: kills of greenlets that were unwinding when they were killed, and
+//! alarms of greenlets that parked while they were. Also of those of which that could not be told.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
