@@ -55,6 +55,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::greenlet;
 use crate::hub::{Alarm, MakePayload};
 pub use is_timeout::{IsTimeout, is_timeout};
 
@@ -238,10 +239,13 @@ impl Timeout {
         self.cancel();
         match ended {
             Ok(value) => Ok(value),
-            Err(payload) if self.is(&*payload) => match payload.downcast() {
-                Ok(timed_out) => Err(*timed_out),
-                Err(payload) => resume_unwind(payload),
-            },
+            Err(payload) if self.is(&*payload) => {
+                greenlet::clear_raised();
+                match payload.downcast() {
+                    Ok(timed_out) => Err(*timed_out),
+                    Err(payload) => resume_unwind(payload),
+                }
+            }
             Err(payload) => resume_unwind(payload),
         }
     }

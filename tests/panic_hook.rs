@@ -2,6 +2,7 @@
 
 mod util;
 
+use std::cell::Cell;
 use std::io::{Read, Write};
 use std::panic;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,8 +10,10 @@ use std::thread::{self, panicking};
 use std::time::{Duration, Instant};
 
 use stolon::green::net::TcpStream;
+use stolon::greenlet::{self, Iter};
+use stolon::queue::Queue;
 use stolon::timeout::with_timeout;
-use stolon::{sleep, spawn};
+use stolon::{GreenThread, sleep, spawn};
 use util::child;
 
 const NOW: Duration = Duration::ZERO;
@@ -85,4 +88,53 @@ fn it_may_send_its_report_by_a_green_socket() {
         peer.join().unwrap();
     };
     with_hook("it_may_send_its_report_by_a_green_socket", hook, two_panic);
+}
+
+#[test]
+fn what_only_other_greenlets_could_do_does_not_come() {
+    let hook = || {
+        // It could only be sent by another green thread of this one.
+        assert!(Queue::<u32>::new(None).get_timeout(Duration::from_secs(3600)).is_err());
+    };
+    with_hook("what_only_other_greenlets_could_do_does_not_come", hook, two_panic);
+}
+
+#[test]
+fn what_it_kills_or_drops_is_killed_when_it_is_over() {
+    thread_local!(static VICTIM: Cell<Option<GreenThread<()>>> = const { Cell::new(None) });
+    thread_local!(static DROPPED: Cell<Option<Iter<u32>>> = const { Cell::new(None) });
+    let hook = || {
+        let Some(victim) = VICTIM.take() else { return };
+        victim.kill();
+        assert!(!victim.is_dead());
+        VICTIM.set(Some(victim));
+        drop(DROPPED.take());
+    };
+    let body = || {
+        let mut items = greenlet::iter(|y| (0..).for_each(|n| y.yield_(n)));
+        items.next();
+        DROPPED.set(Some(items));
+        VICTIM.set(Some(spawn(|| sleep(Duration::MAX))));
+        sleep(NOW);
+        let alive = greenlet::all().len();
+        assert!(spawn(|| panic!("on purpose")).join().is_err());
+        let victim = VICTIM.take().unwrap();
+        assert!(victim.join().is_err());
+        // Making another looks after what was let go of meanwhile.
+        spawn(|| ()).wait();
+        assert_eq!(greenlet::all().len(), alive - 2);
+        // The count is right in a later unwinding, too.
+        let ended = panic::catch_unwind(|| {
+            struct Asks;
+            impl Drop for Asks {
+                fn drop(&mut self) {
+                    assert!(panicking());
+                }
+            }
+            let _asks = Asks;
+            panic::resume_unwind(Box::new(()));
+        });
+        assert!(ended.is_err());
+    };
+    with_hook("what_it_kills_or_drops_is_killed_when_it_is_over", hook, body);
 }

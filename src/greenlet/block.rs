@@ -280,7 +280,18 @@ impl Block {
     /// Whether it awaits values of this type, as [`takes`](Self::takes); of one that runs, whether it did
     /// when it was last suspended, or nothing if it never was.
     pub(super) fn took(&self, id: Option<&TypeId>) -> bool {
-        self.takes::<Nothing>() || Some(self.awaits.get()) == id
+        let is_disguised = self.takes::<Disguise>();
+        let awaits = if is_disguised { self.awaits_really.get() } else { Some(self.awaits.get()) };
+        self.takes::<Nothing>() || awaits == id
+    }
+
+    /// What it awaits, to be given back to [`set_awaits`](Self::set_awaits).
+    pub(super) fn awaits(&self) -> &'static TypeId {
+        self.awaits.get()
+    }
+
+    pub(super) fn set_awaits(&self, id: &'static TypeId) {
+        self.awaits.set(id);
     }
 
     /// Declares that it will await a `T` when it does not run.

@@ -13,7 +13,7 @@ use super::exit::Death;
 use super::handle::{Handle, Link};
 use super::transfer::{self, Arrival, Event, Payload};
 use super::tree::nearest_living_ancestor;
-use super::{Greenlet, local, thread, tracing};
+use super::{Greenlet, local, thread, tracing, unwinding};
 use crate::arch::{Context, Departure, STACK_ALIGNMENT, Word};
 use crate::quietly::quietly;
 use crate::stack::{MIN_STACK_BYTES, Stack};
@@ -193,6 +193,7 @@ where
         Err(other) => end_unstarted(run, other),
     };
     local::end(block);
+    unwinding::ends(block);
     // SAFETY: `run_to_end` has written the result if it says so.
     let (to, value, event, own) = unsafe { deliver(block, outcome, result, successor) };
     // SAFETY: as above; the departure lies above every frame of this stack.

@@ -53,6 +53,14 @@ pub(super) fn end(victim: &Link) {
     if cfg!(panic = "abort") && victim.stage.get() == Stage::Started {
         return abandon(victim);
     }
+    if victim.thread.is_sealed() && victim.stage.get() == Stage::Started {
+        // The greenlet that the thread exits in: it waits for a destructor on another stack, and goes on.
+        return std::mem::forget(victim.handle());
+    }
+    if unwinding::is_in_hook() {
+        // It is killed when that is over.
+        return victim.thread.adopt_orphan(victim.handle());
+    }
     if transfer::is_pending(Pending::is_loop) {
         if let Some(scheduler) = victim.thread.scheduler.get() {
             return (scheduler.kill)(&Greenlet::from_handle(victim.handle()));

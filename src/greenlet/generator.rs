@@ -8,7 +8,7 @@ use std::panic::resume_unwind;
 use std::thread::panicking;
 
 use super::unwinding::{self, Away};
-use super::{Greenlet, GreenletExit, SwitchError, exit, thread, transfer};
+use super::{Greenlet, GreenletExit, SwitchError, exit, thread, throw, transfer};
 
 /// What goes back and forth between a generator and who asks it. Its type is private, so nobody
 /// else can send one.
@@ -62,7 +62,7 @@ pub(super) fn body<V: 'static>(
         run(&Yielder {
             generator: asked.generator,
             was_resumed_unwinding: Cell::new(panicking()),
-            unwinds: Cell::new(false),
+            seems_to_unwind: Cell::new(false),
             items: PhantomData,
         });
         Signal { generator: asked.generator, item: None }
@@ -74,12 +74,18 @@ pub struct Yielder<V: 'static> {
     generator: u64,
     /// Whether another greenlet was unwinding when this one last got control.
     was_resumed_unwinding: Cell<bool>,
-    /// Whether the generator itself was unwinding when it last yielded.
-    unwinds: Cell<bool>,
+    /// Whether the generator itself seemed to be unwinding when it last yielded, for where it cannot be told.
+    seems_to_unwind: Cell<bool>,
     items: PhantomData<fn(V)>,
 }
 
 impl<V: 'static> Yielder<V> {
+    /// Whether the generator cannot be unwound now.
+    fn unwinds(&self) -> bool {
+        let unclear = unwinding::is_unwinding() && !unwinding::is_certain();
+        unwinding::is_certain() || (unclear && self.seems_to_unwind.get())
+    }
+
     /// Makes `item` what the pending `next` returns; returns when the one after is asked for.
     ///
     /// In destructors that run because the generator is dropped nobody takes it: it is dropped.
@@ -95,11 +101,11 @@ impl<V: 'static> Yielder<V> {
             "{:?} is not the yielder's generator",
             *current
         );
-        let is_panicking = panicking();
+        // One that came when the generator could not unwind.
+        throw::raise_pending_kill();
         // By others, if they were at it when this greenlet last got control.
-        let unwinds = self.unwinds.get() || !self.was_resumed_unwinding.get();
-        self.unwinds.set(is_panicking && unwinds);
-        self.was_resumed_unwinding.set(false);
+        let seems = self.seems_to_unwind.get() || !self.was_resumed_unwinding.get();
+        self.seems_to_unwind.set(panicking() && seems);
         // Who asks makes itself the parent. It is not kept alive by a generator that waits.
         let asker = current.parent().expect("a root is no generator").handle();
         drop(current);
@@ -112,8 +118,8 @@ impl<V: 'static> Yielder<V> {
         match resumed {
             Ok(asked) if asked.generator == self.generator => {}
             // It cannot unwind twice.
-            _ if self.unwinds.get() => {}
-            // Killed while another greenlet unwinds; or a child has ended, and nobody has asked.
+            _ if self.unwinds() => {}
+            // A child has ended, and nobody has asked.
             Err(SwitchError::Exited) => resume_unwind(Box::new(GreenletExit)),
             _ => panic!("nobody has asked {:?} for an item", *thread::current()),
         }

@@ -60,7 +60,7 @@
 //! | meanwhile timeouts and kills of other greenlets | are raised when they are due |
 //! | meanwhile its own timeouts and kills | are raised when it next blocks after its unwinding has ended |
 //! | wait for a descriptor, while a kill or a timeout unwinds it | the wait fails with [`TimedOut`](std::io::ErrorKind::TimedOut) after a second; a panic of its own sets no limit |
-//! | switch by hand to another greenlet | then it cannot be told which of them unwinds: until nobody unwinds any more, all greenlets of the thread are taken to, and timeouts and kills of those that begin to wait meanwhile come afterwards |
+//! | switch by hand to another greenlet; or have got control by such a switch last, before a panic | then it cannot be told which of them unwinds: until nobody unwinds any more, all greenlets of the thread are taken to, and timeouts and kills of those that begin to wait meanwhile come afterwards |
 //! | meanwhile [`std::thread::panicking`] is | true in all greenlets of the thread, as it counts by thread; panics are caught as ever |
 //! | meanwhile a lock of `std` is | poisoned if it was taken before and is released then, by any greenlet of the thread |
 //!
@@ -68,6 +68,7 @@
 //! |---|---|
 //! | waits for time or a descriptor | holds its whole thread: `std` allows no other panic on the thread meanwhile |
 //! | waits for anything else | is told that nobody will come, as on a thread that exits |
+//! | kills a green thread, or drops a last handle | that one is killed when the hook is over; [`kill`](Greenlet::kill) and [`throw`](Greenlet::throw) fail |
 //!
 //! | all ends | rule |
 //! |---|---|
@@ -79,88 +80,8 @@
 //! Beyond greenlet's own: [`scope()`] for greenlets that borrow, [`iter()`] for generators, [`Local`]
 //! for values that each greenlet has for itself. To look at what happens: [`settrace`], [`all`],
 //! [`Greenlet::backtrace`].
-//!
-//! # What is guaranteed, and what is asked of you
-//!
-//! Safe code that uses this crate has no undefined behaviour, with three exceptions, which are obligations
-//! of yours: `std` and other crates take it for granted that a thread has one stack, and no library that
-//! switches stacks can change that. They are about thread-local values.
-//!
-//! **Do not switch or block in the initialiser of a `thread_local!` value.** Another greenlet may enter
-//! the initialiser meanwhile, and the second value replaces the first, under the references to it:
-//!
-//! ```no_run
-//! thread_local!(static CONNECTION: String = {
-//!     stolon::sleep(std::time::Duration::from_millis(1)); // Wrong: connects, say.
-//!     String::from("connected")
-//! });
-//! for _ in 0..2 {
-//!     stolon::spawn(|| CONNECTION.with(|text| println!("{text}")));
-//! }
-//! stolon::sleep(std::time::Duration::from_secs(1));
-//! ```
-//!
-//! **Do not drop or resume a greenlet in the destructor of a thread-local value**, if the greenlet may be
-//! suspended inside `LocalKey::with` of another. That value may be gone by then:
-//!
-//! ```no_run
-//! use std::cell::RefCell;
-//! use stolon::greenlet::{self, Iter};
-//!
-//! thread_local!(static ITEMS: RefCell<Option<Iter<usize>>> = const { RefCell::new(None) });
-//! thread_local!(static TEXT: String = String::from("younger, so it goes first"));
-//! ITEMS.with_borrow_mut(|items| {
-//!     let mut lengths = greenlet::iter(|y| TEXT.with(|text| y.yield_(text.len())));
-//!     lengths.next();
-//!     *items = Some(lengths); // Wrong: it is unwound as `ITEMS` is destroyed.
-//! });
-//! ```
-//!
-//! **Do not switch or block in a function that sets a thread-local pointer for the time of a call**, and
-//! sets it back afterwards, as the crate `scoped-tls` and many a "current" context do. Greenlets do not
-//! leave such functions in the reverse order of entering them, so the pointer may be set back to what is
-//! gone:
-//!
-//! ```no_run
-//! use std::{cell::Cell, ptr, time::Duration};
-//!
-//! thread_local!(static CURRENT: Cell<*const String> = const { Cell::new(ptr::null()) });
-//!
-//! /// Sound where a thread has one stack.
-//! fn with_current(value: &String, f: impl FnOnce()) {
-//!     let before = CURRENT.replace(value);
-//!     f();
-//!     CURRENT.set(before);
-//! }
-//! for ms in [1, 2] {
-//!     stolon::spawn(move || {
-//!         // Wrong: the first sets back null, and then the second what the first has set.
-//!         with_current(&String::from("mine"), || stolon::sleep(Duration::from_millis(ms)));
-//!     });
-//! }
-//! stolon::sleep(Duration::from_secs(1));
-//! ```
-//!
-//! Nothing of this can be noticed when it happens: neither `std` nor such crates tell.
-//!
-//! Another library that switches stacks on the same thread, or a second copy of this crate, knows
-//! nothing of this one's greenlets. Cargo refuses two versions in one program; a shared library that
-//! brings its own copy goes unnoticed. Each may be used in turn, with one rule: a switch stays on one
-//! side. Do not switch between greenlets while a coroutine of the other library is on the stack, and do
-//! not suspend or resume such a coroutine in another greenlet than the one that it was resumed in last:
-//! if both move the same stretch of stack, one context is resumed twice. It is fine to run a coroutine
-//! to its end, or up to its next suspension, within a greenlet that does not switch meanwhile, and to
-//! use both on different threads.
-//!
-//! Assembly, and intrinsics for single registers, must not leave a mode set across a switch: SME's
-//! streaming mode and ZA, AMX's configuration of tiles, the control bits of floating point. A
-//! switch neither saves nor changes them.
-//!
-//! On x86_64, name the processor for all crates of a program, by `RUSTFLAGS` or cargo's
-//! configuration, and not for one of them by `cargo rustc -- -C target-cpu=...`: for processors with
-//! APX the switch is compiled in another way. A function with the unstable attribute
-//! `#[target_feature(enable = "apxf")]` must not switch, unless the program is built with
-//! `RUSTFLAGS="--cfg stolon_call_switch"`.
+#![doc = ""]
+#![doc = include_str!("../../docs/guarantee.md")]
 
 mod about;
 mod attachment;
@@ -203,9 +124,9 @@ pub use introspect::all;
 pub use local::{AccessError, Local};
 pub(crate) use local::{cell_methods, find_or_make};
 pub(crate) use scheduling::{
-    Acquaintance, Scheduler, begin_turn_of_current, current_undisturbed, has_timeouts,
-    id_of_current, is_being_ended, is_loop, is_thread_alive, place_of_current, raise_pending_kill,
-    root, seal, set_has_timeouts, set_raised, try_current,
+    Acquaintance, Scheduler, begin_turn_of_current, clear_raised, current_undisturbed,
+    has_timeouts, id_of_current, is_being_ended, is_loop, is_thread_alive, place_of_current,
+    raise_pending_kill, root, seal, set_has_timeouts, set_raised, try_current,
 };
 pub use scope::{Scope, scope};
 pub use tracing::{TraceEvent, Tracer, cleartrace, gettrace, settrace};

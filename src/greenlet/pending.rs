@@ -15,6 +15,9 @@ const LOOP: u8 = 4;
 /// A kill or a timeout was raised in it, and may be unwinding it.
 const RAISED: u8 = 8;
 
+/// A tracer runs on its stack, or is suspended there.
+const TRACED: u8 = 16;
+
 /// The greenlet's notes to itself.
 #[derive(Default)]
 pub(super) struct Pending(Cell<u8>);
@@ -46,6 +49,15 @@ impl Pending {
     /// Whether a kill or a timeout was raised in it that may be unwinding it.
     pub(super) fn raised(&self) -> bool {
         self.0.get() & RAISED != 0
+    }
+
+    /// Whether a tracer is under way on its stack.
+    pub(super) fn traced(&self) -> bool {
+        self.0.get() & TRACED != 0
+    }
+
+    pub(super) fn set_traced(&self, is_traced: bool) {
+        self.set(TRACED, is_traced);
     }
 
     pub(super) fn set_loop(&self) {

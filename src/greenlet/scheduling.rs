@@ -101,9 +101,19 @@ impl<T: 'static> Greenlet<T> {
         self.handle.pending.any()
     }
 
+    /// Notes that it was killed when that could not be raised.
+    pub(crate) fn set_pending_kill(&self) {
+        self.handle.pending.set_kill(true);
+    }
+
     /// Whether it was killed when it could not unwind, and has not been since.
     pub(crate) fn has_pending_kill(&self) -> bool {
         self.handle.pending.kill()
+    }
+
+    /// Whether a tracer is under way on its stack.
+    pub(crate) fn is_traced(&self) -> bool {
+        self.handle.pending.traced()
     }
 
     /// Whether it may be unwinding, while it is suspended.
@@ -306,7 +316,13 @@ pub(crate) fn seal<T: 'static>(ours: Option<&Greenlet<T>>) {
     thread::seal(ours.map(|ours| &ours.handle));
 }
 
-/// Whether this thread has greenlets, or can have some: it is not past that point in its exit.
+/// Whether greenlets of this thread can be resumed: it is not past that point in its exit.
 pub(crate) fn is_thread_alive() -> bool {
-    thread::is_alive()
+    let is_sealed = |current: Option<&Block>| current.is_some_and(|c| c.thread.is_sealed());
+    thread::is_alive() && !transfer::with_current(is_sealed)
+}
+
+/// Notes that what was raised in the current greenlet has been caught.
+pub(crate) fn clear_raised() {
+    transfer::with_pending(|pending| pending.set_raised(false));
 }

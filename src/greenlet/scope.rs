@@ -19,7 +19,8 @@ use std::process::abort;
 use super::block::{AtExit, Stage};
 use super::generator::{self, Iter, Yielder};
 use super::handle::Link;
-use super::transfer::{Arrival, Payload};
+use super::pending::Pending;
+use super::transfer::{self, Arrival, Payload};
 use super::unwinding::is_unwinding;
 use super::{Builder, Greenlet, exit, thread, throw};
 use crate::quietly::dispose;
@@ -230,6 +231,13 @@ impl Scope<'_, '_> {
             let Some(member) = self.members.borrow_mut().pop() else { break };
             let mut kills = 0;
             while kills < MAX_KILLS && !cannot_be_killed(&member) {
+                if transfer::is_pending(Pending::is_loop) {
+                    // It does not wait.
+                    let ended = catch_unwind(AssertUnwindSafe(|| exit::end(&member)));
+                    raised = raised.or(ended.err());
+                    kills += 1;
+                    continue;
+                }
                 match exit::kill_for(&member) {
                     Arrival::Value(_) | Arrival::Exit => kills += 1,
                     // That is for the scope's owner, and says nothing of the member.

@@ -9,7 +9,7 @@ use super::place::Nursery;
 use super::scheduling::Scheduler;
 use super::tracing::{self, Tracing};
 use super::unwinding::Unwindings;
-use super::{Greenlet, about, exit, local, transfer};
+use super::{Greenlet, about, exit, local, transfer, unwinding};
 use crate::stack::Arenas;
 use crate::stack::overflow::SignalStack;
 
@@ -150,6 +150,9 @@ impl Thread {
     #[cold]
     #[inline(never)]
     fn reap_wards(&self) {
+        if unwinding::is_in_hook() {
+            return;
+        }
         drop_unless(&self.orphans, |orphan| orphan.is_current());
         drop_unless(&self.survivors, |survivor| !survivor.is_dead());
         let none_left = self.orphans.borrow().is_empty() && self.survivors.borrow().is_empty();

@@ -106,7 +106,8 @@ pub(super) fn signal<T: 'static>(to: &Handle, signal: Signal) -> Result<T, Switc
 }
 
 fn signal_living<T: 'static>(to: &Link, signal: Signal) -> Result<T, SwitchError<T>> {
-    if cfg!(panic = "abort") && unwinds(to, &signal) {
+    let cannot_unwind = cfg!(panic = "abort") || unwinding::is_in_hook();
+    if cannot_unwind && unwinds(to, &signal) {
         return Err(SwitchError::CannotUnwind);
     }
     if to.is_current() {
@@ -157,6 +158,7 @@ pub(super) fn raise_pending_kill() {
 #[inline(never)]
 fn raise_late_kill() {
     if !unwinding::is_unwinding() {
+        unwinding::settle();
         transfer::with_pending(|pending| {
             pending.set_kill(false);
             pending.set_raised(true);

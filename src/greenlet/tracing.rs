@@ -14,6 +14,7 @@ use std::rc::Rc;
 
 use super::block::Block;
 use super::handle::Handle;
+use super::pending::Pending;
 use super::thread::{self, Thread};
 use super::transfer::{self, Arrival, Event};
 use super::{Greenlet, GreenletExit, SwitchError, throw};
@@ -223,6 +224,9 @@ pub(super) fn stays<T>(arrival: Arrival<T>) -> Result<T, SwitchError<T>> {
 fn show<T>(origin: Handle, target: Handle, arrival: Arrival<T>) -> Arrival<T> {
     let thread = Rc::clone(&target.thread);
     let Some(tracer) = thread.tracing.tracer() else { return arrival };
+    // The target is the current greenlet, before and after: it outlives this.
+    let was_traced = transfer::is_pending(Pending::traced);
+    transfer::with_pending(|pending| pending.set_traced(true));
     let event = match &arrival {
         Arrival::Value(_) | Arrival::Exit => TraceEvent::Switch,
         Arrival::Throw(_) | Arrival::Kill => TraceEvent::Throw,
@@ -232,6 +236,7 @@ fn show<T>(origin: Handle, target: Handle, arrival: Arrival<T>) -> Arrival<T> {
         tracer(event, &Greenlet::from_handle(origin), &Greenlet::from_handle(target));
         drop(tracer);
     }));
+    transfer::with_pending(|pending| pending.set_traced(was_traced));
     let Err(payload) = shown else { return arrival };
     quietly(|| drop(arrival));
     if payload.is::<GreenletExit>() {

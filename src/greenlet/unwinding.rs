@@ -20,8 +20,8 @@
 //! The last row is why a note is not always to be had: the unwindings of a greenlet that switched by hand
 //! in a destructor would be taken for those of the greenlet that it switched to. A greenlet that gets
 //! control so has awaited something else than the scheduler's type, or has just started as such a
-//! greenlet. If such a one asks or notes, nothing can be told of the thread until nobody unwinds: the
-//! count is *unclear*. Then, and where the count is not found, all greenlets are taken to unwind as long
+//! greenlet. If such a one asks, notes or ends, nothing can be told of the thread until nobody unwinds: the
+//! count is *unclear*. So it is on a thread that has no hub, where greenlets are switched by hand only. Then, and where the count is not found, all greenlets are taken to unwind as long
 //! as `panicking` says so: what is to be raised in them waits.
 
 use std::cell::Cell;
@@ -40,17 +40,23 @@ pub(super) struct Unwindings {
     unclear: Cell<bool>,
 }
 
-/// Whether the current greenlet unwinds: nothing may be raised in it then. Also true where that cannot
-/// be told, and any greenlet of the thread unwinds.
+/// Whether the current greenlet unwinds: nothing may be raised in it then. Also true in the panic hook, and
+/// where that cannot be told, and any greenlet of the thread unwinds.
 #[inline]
 pub(crate) fn is_unwinding() -> bool {
     panicking() && is_current_unwinding()
 }
 
+/// Whether the thread runs the panic hook: `std` would lose count if anything was raised.
+pub(super) fn is_in_hook() -> bool {
+    panicking() && panic_count::is_in_hook()
+}
+
 #[cold]
 #[inline(never)]
 fn is_current_unwinding() -> bool {
-    transfer::with_current(|current| current.is_none_or(|current| own(current) != Some(0)))
+    panic_count::is_in_hook()
+        || transfer::with_current(|current| current.is_none_or(|current| own(current) != Some(0)))
 }
 
 /// Whether the current greenlet unwinds for certain.
@@ -62,7 +68,8 @@ pub(super) fn is_certain() -> bool {
 /// Whether a greenlet that is suspended may be unwinding.
 pub(super) fn may_be(block: &Block) -> bool {
     let is_clear = || transfer::with_current(|current| current.and_then(own).is_some());
-    panicking() && (block.unwindings.get() > 0 || !took_from_scheduler(block) || !is_clear())
+    let is_noted = block.unwindings.get() > 0;
+    panicking() && (is_in_hook() || is_noted || !took_from_scheduler(block) || !is_clear())
 }
 
 /// Forgets what was noted or unclear, if nobody unwinds.
@@ -94,6 +101,22 @@ fn own(current: &Block) -> Option<usize> {
 /// Whether a greenlet is suspended in the scheduler, or was when it was last suspended.
 fn took_from_scheduler(block: &Block) -> bool {
     block.took(block.thread.scheduler.get().map(|scheduler| scheduler.type_id))
+}
+
+/// Called when the current greenlet ends: whoever gets control takes that for news of one that notes.
+#[inline(always)]
+pub(super) fn ends(block: &Block) {
+    if panicking() {
+        ends_while_unwinding(block);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn ends_while_unwinding(block: &Block) {
+    if !took_from_scheduler(block) {
+        block.thread.unwindings.unclear.set(true);
+    }
 }
 
 /// Called when the current greenlet has got control from one that has noted its unwindings: of a type

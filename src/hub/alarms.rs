@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use super::{Due, Hub, Wait, WaitId, WaitsFor, Wake};
 use crate::clock::Deadline;
-use crate::greenlet::{self, Away, Local};
+use crate::greenlet::{self, Local};
 use crate::timers::TimerId;
 
 /// How long a destructor may wait for a descriptor while a kill or a timeout unwinds its greenlet.
@@ -172,6 +172,7 @@ impl List {
         if cfg!(panic = "abort") {
             panic!("a timeout cannot be raised: panics abort here");
         }
+        greenlet::settle();
         greenlet::set_raised();
         resume_unwind((entry.payload)());
     }
@@ -263,7 +264,7 @@ impl Hub {
     #[inline(never)]
     pub(super) fn park_disturbed(self: &Rc<Self>, wait: Wait, deadline: Deadline) -> Wake {
         self.may_block();
-        let _away = Away::if_unwinding();
+        let _away = self.note_unwinding();
         let deadline = self.least_deadline(wait.waits_for(), deadline);
         match List::own() {
             Some(list) if list.earliest() <= deadline => {

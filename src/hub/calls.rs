@@ -118,11 +118,9 @@ fn schedule(
 pub fn abort() -> usize {
     let Some(hub) = super::current::existing() else { return 0 };
     let cancelled = hub.take_calls();
-    if hub.is_between_turns.get() && !greenlet::is_unwinding() {
-        let mainloop = hub.last_mainloop();
-        if let Some(mainloop) = mainloop {
-            mainloop.end();
-        }
+    let mainloop = hub.last_mainloop().filter(|mainloop| hub.is_at_rest(mainloop));
+    if let Some(mainloop) = mainloop.filter(|_| !greenlet::is_unwinding()) {
+        mainloop.end();
     }
     cancelled.len()
 }

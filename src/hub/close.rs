@@ -30,7 +30,11 @@ impl Hub {
     /// Whether the mainloop ends at once when it is resumed, now that the hub is closed. From inside
     /// another greenlet the whole process exits, and nothing is resumed.
     fn can_finish(&self, mainloop: &Greenlet<Wake>) -> bool {
-        let is_at_rest = self.is_between_turns.get() && !mainloop.is_dead();
-        is_at_rest && greenlet::root::<()>().is_current()
+        self.is_at_rest(mainloop) && greenlet::root::<()>().is_current()
+    }
+
+    /// Whether the mainloop is suspended with only its own frames on its stack.
+    pub(super) fn is_at_rest(&self, mainloop: &Greenlet<Wake>) -> bool {
+        self.is_between_turns.get() && !mainloop.is_dead() && !mainloop.is_traced()
     }
 }

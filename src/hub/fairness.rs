@@ -12,7 +12,7 @@ use super::in_hook::is_in_hook;
 use super::waiter::UnderWay;
 use super::{BUDGET, Due, Hub, IO_BUDGET, ROUND_IS_OVER, waited_for};
 use crate::clock::Deadline;
-use crate::greenlet::{self, Away};
+use crate::greenlet;
 use crate::timers::TimerId;
 
 impl Hub {
@@ -43,7 +43,7 @@ impl Hub {
         if self.closed.get() || is_refused {
             return;
         }
-        let _away = Away::if_unwinding();
+        let _away = self.note_unwinding();
         self.may_block();
         let have_all_had_a_turn =
             self.budget.get() <= self.floor.get() || self.run_queue.borrow().is_empty();

@@ -8,6 +8,9 @@
 //! | time | sleeps, and so does the thread |
 //! | a descriptor | waits for it, and so does the thread |
 //! | anything else | is told that nobody will come, as on a thread that exits: only other greenlets could |
+//!
+//! For the same reason nothing is raised in anyone: a green thread that a hook kills, and a greenlet whose
+//! last handle it drops, are killed when the hook is over.
 
 use std::os::fd::RawFd;
 use std::thread;
@@ -21,6 +24,13 @@ use crate::sys::{self, poll};
 #[inline]
 pub(super) fn is_in_hook() -> bool {
     sys::panic_count::is_in_hook()
+}
+
+/// Whether a wait has to hold its thread. Also if it is the first of a thread that unwinds, which may be in
+/// the hook.
+pub(super) fn holds_thread(waits_for: WaitsFor) -> bool {
+    let may_hold = waits_for == WaitsFor::Sleep || waits_for.is_io();
+    is_in_hook() || (may_hold && thread::panicking() && sys::panic_count::is_unknown())
 }
 
 impl Hub {

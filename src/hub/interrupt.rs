@@ -4,9 +4,11 @@ use std::any::Any;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::in_hook::is_in_hook;
 use super::waiter::UnderWay;
 use super::{Hub, Wait, WaitsFor, Wake, current};
-use crate::greenlet::{self, Away, Greenlet, Scheduler, SwitchError};
+use crate::greenlet::{self, Greenlet, Scheduler, SwitchError};
+use crate::quietly::quietly;
 
 /// How often `killall` looks: for a second in all, and for some decades of simulated time.
 const ROUNDS: u32 = 10;
@@ -32,13 +34,18 @@ impl Hub {
         victim: &Greenlet<Wake>,
         raise: impl FnOnce() -> Option<Result<Wake, SwitchError<Wake>>>,
     ) {
+        if is_in_hook() {
+            // Nothing may be raised there: it comes when that is over.
+            victim.set_pending_kill();
+            return self.note_late_kill(victim);
+        }
         if greenlet::is_loop() {
             // It does not wait: whatever comes back, it is the mainloop that is resumed.
             self.raise_in(victim, raise);
             return;
         }
         self.refuse_in_call();
-        let _away = Away::if_unwinding();
+        let _away = self.note_unwinding();
         let _wait = UnderWay::stand_in_queue(self);
         if self.raise_in(victim, raise) {
             self.switch_away();
@@ -60,6 +67,7 @@ impl Hub {
     /// Makes a greenlet unwind, and goes on when it is dead or waits again.
     fn end(self: &Rc<Self>, victim: &Greenlet<Wake>) {
         self.refuse_in_call();
+        let _away = self.note_unwinding();
         let _wait = UnderWay::stand_in_queue(self);
         if self.raise_in(victim, || victim.exit_here()) && !victim.is_dead() {
             self.switch_away();
@@ -78,6 +86,8 @@ fn end(victim: &Greenlet) {
     let victim = victim.cast::<Wake>();
     match current::existing().filter(|_| !greenlet::is_loop()) {
         Some(hub) => hub.end(&victim),
+        // What is meant for the loop meanwhile cannot be raised in a destructor of its.
+        None if greenlet::is_unwinding() => quietly(|| _ = victim.exit_here::<Wake>()),
         None => drop(victim.exit_here::<Wake>()),
     }
 }

@@ -83,7 +83,9 @@ impl Hub {
             if self.closed.get() {
                 return Wake::Ended;
             }
-            self.do_what_is_late();
+            if self.do_what_is_late() {
+                return Wake::Ended;
+            }
             if SIMULATED {
                 self.poll_simulated();
             } else {

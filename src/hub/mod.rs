@@ -167,7 +167,7 @@ pub(crate) struct Hub {
     closed: Cell<bool>,
     observed: Observed,
     /// How many unwindings are under way on the thread; one, if that cannot be told.
-    unwindings: &'static AtomicUsize,
+    unwindings: Cell<&'static AtomicUsize>,
     /// Only if it is simulated.
     simulation: Option<Box<Simulation>>,
 }
@@ -190,7 +190,7 @@ impl Hub {
             mainloop: Cell::new(None),
             place_of_mainloop: Cell::new(0),
             is_between_turns: Cell::new(false),
-            late: Late::default(),
+            late: Late::new(),
             // Without one, each hand-over goes through the mainloop.
             budget: Cell::new(if is_shuffled { 0 } else { BUDGET }),
             floor: Cell::new(0),
@@ -199,7 +199,7 @@ impl Hub {
             forks: Cell::new(fork::count()),
             closed: Cell::new(false),
             observed: Observed::default(),
-            unwindings: panic_count::word(),
+            unwindings: Cell::new(panic_count::word()),
             simulation,
         }))
     }
@@ -238,7 +238,7 @@ impl Hub {
     /// one.
     #[inline(always)]
     fn somebody_unwinds(&self) -> bool {
-        self.unwindings.load(Ordering::Relaxed) != 0
+        self.unwindings.get().load(Ordering::Relaxed) != 0
     }
 
     /// Lets every other runnable greenlet run once.

@@ -7,7 +7,7 @@ use std::mem;
 use std::rc::Rc;
 
 use super::current;
-use super::in_hook::is_in_hook;
+use super::in_hook::holds_thread;
 use super::run_queue::NoneActive;
 use super::{Due, Hub, IO_BUDGET, WaitId, WaitsFor, Wake, waited_for};
 use crate::clock::Deadline;
@@ -116,7 +116,7 @@ fn park_otherwise(
     deadline: Deadline,
 ) -> Wake {
     match current::current() {
-        Some(hub) if is_in_hook() => hub.hold_thread(waits_for, deadline),
+        Some(hub) if holds_thread(waits_for) => hub.hold_thread(waits_for, deadline),
         Some(hub) if !hub.closed.get() => {
             hub.park_disturbed(Wait { greenlet, id, waits_for }, deadline)
         }

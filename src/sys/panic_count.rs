@@ -15,9 +15,10 @@ use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};
 use std::hint::black_box;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
 use std::thread::panicking;
 
 /// What is known of the calling thread's word.
@@ -43,7 +44,7 @@ pub(crate) fn word() -> &'static AtomicUsize {
     static ANY: AtomicUsize = AtomicUsize::new(1);
 
     if matches!(WORD.get(), Word::Unknown) && !panicking() {
-        WORD.set(find().map_or(Word::Missing, Word::At));
+        WORD.set(find_again().or_else(find).map_or(Word::Missing, Word::At));
     }
     match WORD.get() {
         // SAFETY: as in `unwindings`; `std` writes it on this thread only, and not while it is read.
@@ -61,6 +62,11 @@ pub(crate) fn unwindings() -> Option<usize> {
     Some(unsafe { read(word) })
 }
 
+/// Whether nobody has looked for the word yet: the thread has been unwinding since it has had a hub.
+pub(crate) fn is_unknown() -> bool {
+    matches!(WORD.get(), Word::Unknown)
+}
+
 /// Whether this thread runs the panic hook. False if that cannot be told.
 pub(crate) fn is_in_hook() -> bool {
     let Word::At(word) = WORD.get() else { return false };
@@ -70,6 +76,23 @@ pub(crate) fn is_in_hook() -> bool {
     panicking() && next.to_le_bytes()[0] == 1
 }
 
+/// How far the word is from `WORD`, if both are of one module: then they are in each thread. Zero if that
+/// is not known.
+static DISTANCE: AtomicIsize = AtomicIsize::new(0);
+
+/// Finds the word where it was in another thread, and sees whether it counts.
+fn find_again() -> Option<NonNull<usize>> {
+    let distance = DISTANCE.load(Ordering::Relaxed);
+    let own = WORD.with(|word| std::ptr::from_ref(word).expose_provenance());
+    let word = std::ptr::with_exposed_provenance_mut(own.checked_add_signed(distance)?);
+    let word = NonNull::new(word).filter(|_| distance != 0)?;
+    // SAFETY: both are of one module's thread-local memory, which lies together in each thread.
+    let look = || unsafe { read(word) };
+    let (before, mut meanwhile) = (look(), 0);
+    while_unwinding(|| meanwhile = look());
+    ([before, meanwhile, look()] == [0, 1, 0]).then_some(word)
+}
+
 /// Looks for the word. Unwinds a few times.
 #[cold]
 #[inline(never)]
@@ -77,7 +100,8 @@ fn find() -> Option<NonNull<usize>> {
     if cfg!(panic = "abort") {
         return None;
     }
-    let words = words();
+    let ranges = ranges();
+    let words = words(&ranges);
     let snapshots = RefCell::new(Vec::with_capacity(8));
     let look = || {
         // SAFETY: `words` lists words of this thread's thread-local memory.
@@ -108,7 +132,14 @@ fn find() -> Option<NonNull<usize>> {
     };
     let mut found = (0..words.len()).filter(|index| counts(*index));
     let word = found.next().map(|index| words[index]);
-    word.filter(|_| snapshots.len() == ADDED.len() && found.next().is_none())
+    let word = word.filter(|_| snapshots.len() == ADDED.len() && found.next().is_none())?;
+    let own = WORD.with(|own| std::ptr::from_ref(own).addr());
+    let has_both =
+        |range: &Range<usize>| range.contains(&own) && range.contains(&word.addr().get());
+    if ranges.iter().any(has_both) {
+        DISTANCE.store((word.addr().get() as isize).wrapping_sub(own as isize), Ordering::Relaxed);
+    }
+    Some(word)
 }
 
 /// Runs `f` in a destructor while this thread unwinds, and ends that unwinding.
@@ -142,8 +173,8 @@ unsafe fn read(word: NonNull<usize>) -> usize {
     unsafe { AtomicUsize::from_ptr(word.as_ptr()) }.load(Ordering::Relaxed)
 }
 
-/// All words of this thread's static thread-local memory.
-fn words() -> Vec<NonNull<usize>> {
+/// The thread-local memory of this thread, module by module.
+fn ranges() -> Vec<Range<usize>> {
     /// # Safety
     ///
     /// Called by `dl_iterate_phdr` with what it says of a module, and with the argument below.
@@ -153,24 +184,30 @@ fn words() -> Vec<NonNull<usize>> {
         ranges: *mut c_void,
     ) -> c_int {
         // SAFETY: the caller's promise.
-        let (module, ranges) = unsafe { (&*module, &mut *ranges.cast::<Vec<(usize, usize)>>()) };
+        let (module, ranges) = unsafe { (&*module, &mut *ranges.cast::<Vec<Range<usize>>>()) };
         for index in 0..usize::from(module.dlpi_phnum) {
             // SAFETY: the module has that many headers.
             let header = unsafe { &*module.dlpi_phdr.add(index) };
             if header.p_type == libc::PT_TLS && !module.dlpi_tls_data.is_null() {
-                ranges.push((module.dlpi_tls_data.expose_provenance(), header.p_memsz as usize));
+                let start = module.dlpi_tls_data.expose_provenance();
+                ranges.push(start..start + header.p_memsz as usize);
             }
         }
         0
     }
 
-    const WORD: usize = size_of::<usize>();
-    let mut ranges: Vec<(usize, usize)> = Vec::new();
+    let mut ranges: Vec<Range<usize>> = Vec::new();
     // SAFETY: `add` gets what it asks for.
     unsafe { libc::dl_iterate_phdr(Some(add), (&raw mut ranges).cast()) };
-    let words = ranges.into_iter().flat_map(|(start, bytes)| {
-        let first = start.next_multiple_of(WORD);
-        (first..(start + bytes).saturating_sub(WORD - 1)).step_by(WORD)
+    ranges
+}
+
+/// All words in these ranges.
+fn words(ranges: &[Range<usize>]) -> Vec<NonNull<usize>> {
+    const BYTES: usize = size_of::<usize>();
+    let words = ranges.iter().flat_map(|range| {
+        let first = range.start.next_multiple_of(BYTES);
+        (first..range.end.saturating_sub(BYTES - 1)).step_by(BYTES)
     });
     words
         .filter_map(|address| NonNull::new(std::ptr::with_exposed_provenance_mut(address)))
