@@ -2,8 +2,9 @@
 //! unwound, whatever code of the user's the destructors run.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::thread::{self, LocalKey};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stolon::greenlet::{self, Greenlet, SwitchError};
 use stolon::{hub, sleep, spawn};
@@ -129,6 +130,64 @@ fn a_mainloop_that_waits_in_a_call_for_a_kill_is_not_resumed() {
     });
 }
 
+#[test]
+fn a_mainloop_with_a_tracer_on_its_stack_is_not_unwound() {
+    alone(|| {
+        outlives_nothing_thread_local(|value| {
+            sleep(NOW);
+            let found = Rc::new(RefCell::new(None::<Greenlet>));
+            let in_green = Rc::clone(&found);
+            spawn(move || *in_green.borrow_mut() = greenlet::current::<()>().parent()).wait();
+            let (mainloop, root) = (found.take().unwrap(), greenlet::current::<()>());
+            let sleeper = Greenlet::new(|()| sleep(HOUR));
+            spawn(|| ());
+            let is_first = Cell::new(true);
+            greenlet::settrace(move |_, _, target| {
+                if *target == mainloop && is_first.replace(false) {
+                    refer_to(value, |_| drop(root.switch(())));
+                }
+            });
+            sleeper.switch(()).unwrap();
+            assert!(greenlet::gettrace().is_some());
+            std::mem::forget(sleeper);
+        });
+    });
+}
+
+#[test]
+fn a_thread_that_ends_while_its_mainloop_kills_waits_for_no_timer() {
+    alone(|| {
+        let start = Instant::now();
+        let thread = thread::spawn(|| {
+            sleep(NOW);
+            spawn(|| sleep(HOUR));
+            let victim = Greenlet::new(|()| sleep(HOUR));
+            // A switch by hand in a destructor, so that the kill of another is late.
+            spawn(|| {
+                let _by_hand = OnDrop(|| {
+                    let me = greenlet::current::<()>();
+                    let back = Greenlet::new(move |()| {
+                        sleep(NOW);
+                        drop(me.switch(()));
+                    });
+                    back.switch(()).unwrap();
+                    sleep(20 * Duration::from_millis(1));
+                });
+                std::panic::resume_unwind(Box::new("unwinds"));
+            });
+            let killed = victim.clone();
+            spawn(move || {
+                sleep(Duration::from_millis(5));
+                stolon::greenthread::kill(&killed);
+            });
+            // It is a child of this one, which goes on in the middle of the mainloop's kill.
+            assert!(matches!(victim.switch(()), Err(SwitchError::Exited)));
+        });
+        thread.join().unwrap();
+        assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+    });
+}
+
 // What thread-local destructors of the user's do that run between and after the crate's own.
 
 /// Runs `make` on a thread, and `late` with what that made in a thread-local destructor which runs when
@@ -180,8 +239,8 @@ fn after_the_hub_has_gone_a_new_greenlet_does_not_start() {
         between(
             || sleep(NOW),
             |()| {
-                let dropped = std::rc::Rc::new(Cell::new(0));
-                let count = std::rc::Rc::clone(&dropped);
+                let dropped = Rc::new(Cell::new(0));
+                let count = Rc::clone(&dropped);
                 let notes = OnDrop(move || count.set(count.get() + 1));
                 let late = Greenlet::new(move |()| {
                     let _notes = &notes;
@@ -254,6 +313,35 @@ fn a_process_that_exits_on_its_main_greenlet_unwinds_nothing() {
         hub::set_error_hook(move |_| {
             let _captured = &inside;
         });
+    });
+}
+
+#[test]
+fn a_process_that_exits_in_a_greenlet_does_not_kill_that_one() {
+    thread_local!(static KEPT: RefCell<Option<Greenlet>> = const { RefCell::new(None) });
+    ends_in_order("a_process_that_exits_in_a_greenlet_does_not_kill_that_one", |_| {
+        KEPT.with(|_| ());
+        let exits = Greenlet::new(|()| std::process::exit(0));
+        let child = Greenlet::builder().parent(&exits).build(|()| ()).unwrap();
+        // Its only handle goes with a function that never runs.
+        KEPT.set(Some(Greenlet::new(move |()| drop(exits))));
+        child.switch(()).unwrap();
+    });
+}
+
+#[test]
+fn a_process_that_exits_in_a_generator_does_not_kill_that_one() {
+    type Kept = Rc<RefCell<greenlet::Iter<u8>>>;
+    thread_local!(static KEPT: RefCell<Option<Greenlet>> = const { RefCell::new(None) });
+    thread_local!(static ITEMS: RefCell<Option<Kept>> = const { RefCell::new(None) });
+    ends_in_order("a_process_that_exits_in_a_generator_does_not_kill_that_one", |_| {
+        KEPT.with(|_| ());
+        ITEMS.with(|_| ());
+        let items: Kept = Rc::new(RefCell::new(greenlet::iter(|_| std::process::exit(0))));
+        let captured = Rc::clone(&items);
+        KEPT.set(Some(Greenlet::new(move |()| drop(captured))));
+        ITEMS.set(Some(items));
+        ITEMS.with(|items| items.borrow().as_ref().unwrap().borrow_mut().next());
     });
 }
 

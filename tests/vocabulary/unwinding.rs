@@ -245,6 +245,144 @@ fn destructors_of_what_panics_wait_for_their_peers_and_so_does_what_has_caught_i
     });
 }
 
+#[test]
+fn a_tracer_or_a_dump_makes_no_difference() {
+    for look in ["trace", "dump"] {
+        simulated(move || {
+            if look == "trace" {
+                greenlet::settrace(|_, _, _| ());
+            }
+            let done = Rc::new(Event::<()>::new());
+            let waits = unwinding(2, {
+                let done = Rc::clone(&done);
+                move || done.wait()
+            });
+            spawn(move || {
+                if look == "dump" {
+                    assert!(stolon::debug::dump().is_ok());
+                }
+                let start = hub::now();
+                assert!(with_timeout(10 * MS, || sleep(HOUR)).is_err());
+                assert_eq!(hub::now() - start, 10 * MS, "{look}");
+                done.send(()).unwrap();
+            });
+            assert!(waits.join().is_err());
+            greenlet::cleartrace();
+        });
+    }
+}
+
+#[test]
+fn a_generator_that_yields_in_its_own_destructor_is_not_killed_there() {
+    simulated(|| {
+        let other = unwinding(2, || sleep(100 * MS));
+        let mut items = greenlet::iter(|y| {
+            let caught = catch_unwind(AssertUnwindSafe(|| {
+                let _yields = OnDrop(|| y.yield_(1));
+                resume_unwind(Box::new("its own"));
+            }));
+            assert!(caught.is_err());
+            y.yield_(2);
+            unreachable!("it was killed");
+        });
+        assert_eq!(items.next(), Some(1));
+        drop(items);
+        assert!(other.join().is_err());
+    });
+}
+
+#[test]
+fn one_that_was_left_by_hand_in_its_destructor_is_not_killed_there_when_the_other_ends() {
+    simulated(|| {
+        let main = greenlet::current::<()>();
+        let by_hand = Greenlet::new(move |()| {
+            drop(main.switch(()));
+            resume_unwind(Box::new(GreenletExit));
+        });
+        by_hand.switch(()).unwrap();
+        let green = spawn(move || {
+            let caught = catch_unwind(AssertUnwindSafe(|| {
+                let _leaves = OnDrop(|| drop(by_hand.switch(())));
+                resume_unwind(Box::new("its own"));
+            }));
+            assert!(caught.unwrap_err().is::<&str>());
+        });
+        // It ends in here, as a child of this one.
+        sleep(MS);
+        green.kill();
+        sleep(MS);
+        // Nobody switches back to it; a second kill finds it unwinding, and it goes on.
+        assert!(green.is_dead() && !panicking());
+    });
+}
+
+#[test]
+fn killall_in_a_destructor_of_the_root_is_charged_to_nobody_else() {
+    simulated(|| {
+        let go = Rc::new(Event::<()>::new());
+        let waits = Rc::clone(&go);
+        spawn(move || {
+            waits.wait();
+            loop {
+                sleep(MS);
+            }
+        });
+        sleep(NOW);
+        let root = greenlet::current::<()>();
+        let to_root = root.clone();
+        let child = Greenlet::new(move |()| drop(to_root.switch(())));
+        child.switch(()).unwrap();
+        let victim = Greenlet::new(move |()| {
+            let _kills = OnDrop(|| {
+                drop(child.kill());
+                sleep(300 * MS);
+            });
+            drop(root.switch(()));
+        });
+        victim.switch(()).unwrap();
+        sleep(MS);
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            with_timeout(20 * MS, || {
+                let _kills_all = OnDrop(|| {
+                    go.send(()).unwrap();
+                    greenlet::killall();
+                });
+                resume_unwind(Box::new("the root's"));
+            })
+        }));
+        assert!(ended.unwrap_err().is::<&str>() && !panicking());
+    });
+}
+
+#[test]
+fn late_kills_are_not_lost_with_the_loop() {
+    simulated(|| {
+        let first = spawn(|| {
+            assert!(catch_unwind(|| sleep(HOUR)).is_err());
+            hub::abort();
+        });
+        let second = spawn(|| sleep(HOUR));
+        let by_hand = spawn(|| {
+            let _by_hand = OnDrop(|| {
+                let me = greenlet::current::<()>();
+                let back = Greenlet::new(move |()| {
+                    sleep(NOW);
+                    drop(me.switch(()));
+                });
+                back.switch(()).unwrap();
+                sleep(20 * MS);
+            });
+            resume_unwind(Box::new("unwinds"));
+        });
+        sleep(5 * MS);
+        first.kill();
+        second.kill();
+        assert!(by_hand.join().is_err());
+        sleep(10 * MS);
+        assert!(first.is_dead() && second.is_dead());
+    });
+}
+
 /// Random programs: nobody's timeout is late, whoever unwinds.
 #[test]
 fn under_any_order_of_turns_timeouts_are_in_time() {
