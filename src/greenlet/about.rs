@@ -8,7 +8,7 @@ use super::transfer;
 use crate::stack::sample::{self, About};
 use crate::stack::{Span, overflow};
 
-/// Has a greenlet that runs over its stack named before the process ends.
+/// Makes the report of an overflow name the greenlet.
 pub(super) fn report_overflows() {
     // SAFETY: `describe_current` reads a thread-local word that has neither an initialiser nor a
     // destructor, and through it what is not written while its greenlet is current: the stack

@@ -54,7 +54,8 @@ pub(super) fn end(victim: &Link) {
         return abandon(victim);
     }
     if victim.thread.is_sealed() && victim.stage.get() == Stage::Started {
-        // The greenlet that the thread exits in: it waits for a destructor on another stack, and goes on.
+        // It is the greenlet in which the thread exits, or a destructor of a function that never started:
+        // it waits for one on another stack, and goes on.
         return std::mem::forget(victim.handle());
     }
     if unwinding::is_in_hook() {
@@ -89,9 +90,8 @@ pub(super) fn kill_for(victim: &Link) -> Arrival<Death> {
     arrival
 }
 
-/// Has a greenlet end that waits: `send`s it what it is to end by. Its end comes to the current greenlet,
-/// whoever is its parent, as long as that waits in `send`: as its [`Death`], if the current greenlet
-/// awaits that, and else as an exit.
+/// Ends a greenlet that waits, by what `send` sends it. As long as the current greenlet waits in `send`, it
+/// is told of the end in place of the parent: by [`Death`], if it awaits that, and else by an exit.
 pub(super) fn end_here<R>(victim: &Link, send: impl FnOnce() -> R) -> R {
     let _settled = Settled(victim);
     victim.killer.set(Some(thread::current().link()));

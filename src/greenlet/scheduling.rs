@@ -43,9 +43,9 @@ pub(crate) struct Scheduler {
 impl Scheduler {
     /// One whose greenlets await a `T` while they are suspended in it.
     ///
-    /// `kill` makes a greenlet end, and returns when that is dead or waits again. The loop uses it, and
-    /// [`killall`](super::killall), which tries in so many rounds and calls `pause` after each, with its
-    /// number: that lets others run, for longer each time.
+    /// `kill` makes a greenlet end, and returns when that is dead or waits again. The loop uses it, and so
+    /// does [`killall`](super::killall), in up to `rounds` rounds. After each, `killall` calls `pause` with
+    /// the number of the round, which lets other greenlets run, for longer each time.
     pub(crate) fn new<T: 'static>(kill: fn(&Greenlet), pause: fn(u32), rounds: u32) -> Self {
         Self { type_id: const { &TypeId::of::<T>() }, kill, pause, rounds }
     }

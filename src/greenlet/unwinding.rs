@@ -17,12 +17,14 @@
 //! | it asks a generator, or yields an item | yes |
 //! | it switches to another greenlet by hand | no: a switch would have to ask each time |
 //!
-//! The last row is why a note is not always to be had: the unwindings of a greenlet that switched by hand
+//! The last row is why the count does not always tell: the unwindings of a greenlet that switched by hand
 //! in a destructor would be taken for those of the greenlet that it switched to. A greenlet that gets
-//! control so has awaited something else than the scheduler's type, or has just started as such a
-//! greenlet. If such a one asks, notes or ends, nothing can be told of the thread until nobody unwinds: the
-//! count is *unclear*. So it is on a thread that has no hub, where greenlets are switched by hand only. Then, and where the count is not found, all greenlets are taken to unwind as long
-//! as `panicking` says so: what is to be raised in them waits.
+//! control in this way was suspended with another type than the scheduler's, or has just started with one.
+//! If such a greenlet asks, notes or ends, the count is *unclear* until nobody on the thread unwinds. It is
+//! always unclear on a thread without a hub, where greenlets are switched by hand only.
+//!
+//! While the count is unclear, and where it is not found, all greenlets of the thread are taken to unwind
+//! as long as `panicking` is true: what is to be raised in them waits.
 
 use std::cell::Cell;
 use std::thread::panicking;
@@ -103,7 +105,8 @@ fn took_from_scheduler(block: &Block) -> bool {
     block.took(block.thread.scheduler.get().map(|scheduler| scheduler.type_id))
 }
 
-/// Called when the current greenlet ends: whoever gets control takes that for news of one that notes.
+/// Called when the current greenlet ends: the greenlet that gets control next trusts that this one has
+/// noted what unwinds.
 #[inline(always)]
 pub(super) fn ends(block: &Block) {
     if panicking() {
@@ -119,8 +122,8 @@ fn ends_while_unwinding(block: &Block) {
     }
 }
 
-/// Called when the current greenlet has got control from one that has noted its unwindings: of a type
-/// which nobody sends by hand.
+/// Called when the current greenlet has got control from one that has noted its unwindings: by a signal,
+/// or by a type that nobody sends by hand.
 #[inline]
 pub(super) fn came_from_who_notes() {
     transfer::with_current(|current| current.map(Block::set_takes_nothing));
@@ -158,7 +161,7 @@ impl Drop for Away {
     fn drop(&mut self) {
         transfer::with_current(|current| {
             if let Some(current) = current {
-                // None, if it was settled meanwhile.
+                // The note is zero by now, if the thread was settled meanwhile.
                 set_noted(current, self.before.min(current.unwindings.get()));
             }
         });

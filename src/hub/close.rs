@@ -10,7 +10,7 @@ impl Hub {
     /// Ends the hub of a thread that is exiting. The thread has no open hub any more, so nobody parks.
     pub(super) fn close(&self) {
         self.closed.set(true);
-        // Only its own frames are unwound by that, and they run no code of the user's.
+        // It returns through frames of its own, which run no code of the user's.
         let ours = self.last_mainloop().filter(|mainloop| self.can_finish(mainloop));
         greenlet::seal(ours.as_ref());
         if let Some(mainloop) = ours {

@@ -24,7 +24,7 @@ impl Hub {
         self.interrupt(victim, || victim.exit_now());
     }
 
-    /// [`exit_greenlet`](Self::exit_greenlet) with a payload of one's own. Nobody may be unwinding.
+    /// [`exit_greenlet`](Self::exit_greenlet) with a payload. The victim must not be unwinding.
     pub(crate) fn throw_into(self: &Rc<Self>, victim: &Greenlet<Wake>, payload: Payload) {
         self.interrupt(victim, || victim.throw_now(payload));
     }

@@ -24,7 +24,7 @@ impl Late {
     /// Of a hub that is made now.
     pub(super) fn new() -> Self {
         let late = Self::default();
-        // What could not be found out while the thread unwinds is to be looked for later.
+        // While the thread unwinds its count cannot be looked for: the mainloop does that later.
         late.any.set(thread::panicking());
         late
     }
@@ -68,8 +68,8 @@ impl Hub {
         }
     }
 
-    /// Notes the unwindings of the current greenlet as its own while it is away; or has the mainloop look
-    /// when nobody unwinds any more, if that cannot be told now.
+    /// Notes the unwindings of the current greenlet as its own while it is suspended. If they cannot be told,
+    /// the mainloop clears that up when nobody unwinds any more.
     pub(super) fn note_unwinding(&self) -> Option<Away> {
         let away = Away::if_unwinding();
         if away.is_none() && thread::panicking() {
