@@ -111,7 +111,7 @@ fn what_it_kills_or_drops_is_killed_when_it_is_over() {
         drop(DROPPED.take());
     };
     let body = || {
-        let mut items = greenlet::iter(|y| (0..).for_each(|n| y.yield_(n)));
+        let mut items = greenlet::iter(|y| (0..100).for_each(|n| y.yield_(n)));
         items.next();
         DROPPED.set(Some(items));
         VICTIM.set(Some(spawn(|| sleep(Duration::MAX))));
