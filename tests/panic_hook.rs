@@ -100,6 +100,31 @@ fn what_only_other_greenlets_could_do_does_not_come() {
 }
 
 #[test]
+fn killall_in_it_lets_nobody_run() {
+    let hook = || {
+        let before = TICKS.load(Ordering::Relaxed);
+        // On the root: it is for that alone.
+        if greenlet::current::<()>().parent::<()>().is_none() {
+            greenlet::killall();
+        }
+        assert_eq!(TICKS.load(Ordering::Relaxed), before, "others had their turns");
+    };
+    let body = || {
+        spawn(|| {
+            loop {
+                TICKS.fetch_add(1, Ordering::Relaxed);
+                sleep(NOW);
+            }
+        });
+        sleep(MS);
+        assert!(panic::catch_unwind(|| panic!("on the root")).is_err());
+        sleep(MS);
+        assert_eq!(greenlet::all().len(), 2, "what is left is the root and the mainloop");
+    };
+    with_hook("killall_in_it_lets_nobody_run", hook, body);
+}
+
+#[test]
 fn what_it_kills_or_drops_is_killed_when_it_is_over() {
     thread_local!(static VICTIM: Cell<Option<GreenThread<()>>> = const { Cell::new(None) });
     thread_local!(static DROPPED: Cell<Option<Iter<u32>>> = const { Cell::new(None) });

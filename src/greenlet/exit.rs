@@ -62,7 +62,7 @@ pub(super) fn end(victim: &Link) {
         // It is killed when that is over.
         return victim.thread.adopt_orphan(victim.handle());
     }
-    if transfer::is_pending(Pending::is_loop) {
+    if transfer::is_pending(Pending::is_loop) && !victim.thread.is_sealed() {
         if let Some(scheduler) = victim.thread.scheduler.get() {
             return (scheduler.kill)(&Greenlet::from_handle(victim.handle()));
         }

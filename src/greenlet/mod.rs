@@ -67,7 +67,7 @@
 //! | the panic hook | rule |
 //! |---|---|
 //! | waits for time or a descriptor | holds its whole thread: `std` allows no other panic on the thread meanwhile |
-//! | waits for anything else | is told that nobody will come, as on a thread that exits |
+//! | waits for anything else | is told that nobody will come, as on a thread that exits: a wait that has no error for that panics, which ends the process |
 //! | kills a green thread, or drops a last handle | that one is killed when the hook is over; [`kill`](Greenlet::kill) and [`throw`](Greenlet::throw) fail |
 //!
 //! | all ends | rule |
@@ -130,7 +130,7 @@ pub(crate) use scheduling::{
 };
 pub use scope::{Scope, scope};
 pub use tracing::{TraceEvent, Tracer, cleartrace, gettrace, settrace};
-pub(crate) use unwinding::{Away, is_unwinding, settle};
+pub(crate) use unwinding::{Away, is_in_hook, is_unwinding, settle};
 
 /// A handle to a greenlet that is switched to with values of type `T`, mirroring greenlet's
 /// `greenlet`.

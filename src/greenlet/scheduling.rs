@@ -70,6 +70,14 @@ impl<T: 'static> Greenlet<T> {
         }
     }
 
+    /// Sends it its first value, on which it comes back at once. The current greenlet has got control as it
+    /// had before (`unwinding.rs`).
+    pub(crate) fn start_aside(&self, first: T) {
+        let before = transfer::with_current(|current| current.map(Block::awaits));
+        let _ = self.switch(first);
+        transfer::with_current(|current| current.zip(before).map(|(c, id)| c.set_awaits(id)));
+    }
+
     /// Sends it its last value, on which it ends without waiting again; returns when it is dead, whoever
     /// is its parent.
     pub(crate) fn finish(&self, last: T) {

@@ -21,7 +21,7 @@ use super::generator::{self, Iter, Yielder};
 use super::handle::Link;
 use super::pending::Pending;
 use super::transfer::{self, Arrival, Payload};
-use super::unwinding::is_unwinding;
+use super::unwinding::{is_in_hook, is_unwinding};
 use super::{Builder, Greenlet, exit, thread, throw};
 use crate::quietly::dispose;
 
@@ -68,7 +68,7 @@ pub struct Scope<'scope, 'env: 'scope> {
 /// | it ends in a call on the hub's loop, and a greenlet of it waits in a destructor | the loop cannot wait: the process aborts |
 /// | a handle is forgotten or outlives the scope | no matter: the greenlet is dead |
 /// | the thread exits inside of the scope | the scope never ends, and its greenlets are leaked with its frame |
-/// | `panic = "abort"`, and one is suspended at the end | the process aborts |
+/// | `panic = "abort"`, or it is in the panic hook, and one is suspended at the end | the process aborts |
 ///
 /// # What does not compile
 ///
@@ -231,7 +231,7 @@ impl Scope<'_, '_> {
             let Some(member) = self.members.borrow_mut().pop() else { break };
             let mut kills = 0;
             while kills < MAX_KILLS && !cannot_be_killed(&member) {
-                if transfer::is_pending(Pending::is_loop) {
+                if transfer::is_pending(Pending::is_loop) && !member.thread.is_sealed() {
                     // It does not wait.
                     let ended = catch_unwind(AssertUnwindSafe(|| exit::end(&member)));
                     raised = raised.or(ended.err());
@@ -239,7 +239,10 @@ impl Scope<'_, '_> {
                     continue;
                 }
                 match exit::kill_for(&member) {
-                    Arrival::Value(_) | Arrival::Exit => kills += 1,
+                    // Not for a kill that has not been raised, as the member unwinds already.
+                    Arrival::Value(_) | Arrival::Exit => {
+                        kills += usize::from(!member.pending.kill());
+                    }
                     // That is for the scope's owner, and says nothing of the member.
                     Arrival::Throw(payload) if raised.is_none() => raised = Some(payload),
                     Arrival::Throw(payload) => dispose(payload),
@@ -258,7 +261,8 @@ impl Scope<'_, '_> {
 
 /// Whether it has ended, was leaked, or would not unwind.
 fn cannot_be_killed(member: &Link) -> bool {
-    !member.waits() || (cfg!(panic = "abort") && member.stage.get() == Stage::Started)
+    let cannot_unwind = cfg!(panic = "abort") || is_in_hook();
+    !member.waits() || (cannot_unwind && member.stage.get() == Stage::Started)
 }
 
 /// Sees to it that nothing unwinds past greenlets that are not dead.

@@ -12,6 +12,7 @@ use super::unwinding::Unwindings;
 use super::{Greenlet, about, exit, local, transfer, unwinding};
 use crate::stack::Arenas;
 use crate::stack::overflow::SignalStack;
+use crate::sys::panic_count;
 
 /// How often [`killall`] looks for greenlets that destructors have made meanwhile.
 const MAX_KILL_ROUNDS: u32 = 4;
@@ -198,6 +199,8 @@ impl Guard {
         root.stage.set(Stage::Started);
         let handle = root.handle();
         transfer::enter_root(root);
+        // So that it is known when the thread runs the panic hook.
+        panic_count::word();
         about::report_overflows();
         Self { root: handle, _signal_stack: SignalStack::ensure() }
     }
@@ -293,6 +296,10 @@ pub(super) fn killall() {
                 Some(scheduler) => (scheduler.kill)(&Greenlet::from_handle(greenlet.handle())),
                 None => exit::end(greenlet),
             }
+        }
+        if unwinding::is_in_hook() {
+            // They are killed when that is over.
+            break;
         }
         if let Some(scheduler) =
             scheduler.filter(|_| living.iter().any(|greenlet| greenlet.waits()))

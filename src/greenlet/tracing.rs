@@ -221,12 +221,30 @@ pub(super) fn stays<T>(arrival: Arrival<T>) -> Result<T, SwitchError<T>> {
     }
 }
 
+/// While a tracer is under way on the stack of the current greenlet, with what it leaves to be dropped.
+struct Traced {
+    /// Whether another one is, further up.
+    before: bool,
+}
+
+impl Traced {
+    fn begin() -> Self {
+        let before = transfer::is_pending(Pending::traced);
+        transfer::with_pending(|pending| pending.set_traced(true));
+        Self { before }
+    }
+}
+
+impl Drop for Traced {
+    fn drop(&mut self) {
+        transfer::with_pending(|pending| pending.set_traced(self.before));
+    }
+}
+
 fn show<T>(origin: Handle, target: Handle, arrival: Arrival<T>) -> Arrival<T> {
     let thread = Rc::clone(&target.thread);
     let Some(tracer) = thread.tracing.tracer() else { return arrival };
-    // The target is the current greenlet, before and after: it outlives this.
-    let was_traced = transfer::is_pending(Pending::traced);
-    transfer::with_pending(|pending| pending.set_traced(true));
+    let _traced = Traced::begin();
     let event = match &arrival {
         Arrival::Value(_) | Arrival::Exit => TraceEvent::Switch,
         Arrival::Throw(_) | Arrival::Kill => TraceEvent::Throw,
@@ -236,7 +254,6 @@ fn show<T>(origin: Handle, target: Handle, arrival: Arrival<T>) -> Arrival<T> {
         tracer(event, &Greenlet::from_handle(origin), &Greenlet::from_handle(target));
         drop(tracer);
     }));
-    transfer::with_pending(|pending| pending.set_traced(was_traced));
     let Err(payload) = shown else { return arrival };
     quietly(|| drop(arrival));
     if payload.is::<GreenletExit>() {

@@ -49,15 +49,16 @@ pub(crate) fn is_unwinding() -> bool {
     panicking() && is_current_unwinding()
 }
 
-/// Whether the thread runs the panic hook: `std` would lose count if anything was raised.
-pub(super) fn is_in_hook() -> bool {
-    panicking() && panic_count::is_in_hook()
+/// Whether the thread runs the panic hook: `std` would lose count if anything was raised. Also true where
+/// that cannot be told, as the thread has been unwinding since it has had greenlets.
+pub(crate) fn is_in_hook() -> bool {
+    panicking() && (panic_count::is_in_hook() || panic_count::is_unknown())
 }
 
 #[cold]
 #[inline(never)]
 fn is_current_unwinding() -> bool {
-    panic_count::is_in_hook()
+    is_in_hook()
         || transfer::with_current(|current| current.is_none_or(|current| own(current) != Some(0)))
 }
 
@@ -77,6 +78,7 @@ pub(super) fn may_be(block: &Block) -> bool {
 /// Forgets what was noted or unclear, if nobody unwinds.
 pub(crate) fn settle() {
     let Some(current) = transfer::try_current().filter(|_| !panicking()) else { return };
+    panic_count::word();
     let unwindings = &current.thread.unwindings;
     unwindings.unclear.set(false);
     if unwindings.noted.replace(0) != 0 {
@@ -90,6 +92,8 @@ pub(crate) fn settle() {
 /// How many unwindings are the current greenlet's own, if that can be told.
 fn own(current: &Block) -> Option<usize> {
     let unwindings = &current.thread.unwindings;
+    // Without one, greenlets are switched by hand only.
+    current.thread.scheduler.get()?;
     if !took_from_scheduler(current) {
         unwindings.unclear.set(true);
     }

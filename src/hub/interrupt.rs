@@ -66,6 +66,10 @@ impl Hub {
 
     /// Makes a greenlet unwind, and goes on when it is dead or waits again.
     fn end(self: &Rc<Self>, victim: &Greenlet<Wake>) {
+        if is_in_hook() {
+            victim.set_pending_kill();
+            return self.note_late_kill(victim);
+        }
         self.refuse_in_call();
         let _away = self.note_unwinding();
         let _wait = UnderWay::stand_in_queue(self);

@@ -54,7 +54,7 @@ impl Hub {
         )?;
         mainloop.becomes_loop(interrupt::scheduler(self));
         // Up to its first line, so that it waits like any other from here on.
-        let _ = mainloop.switch(Wake::Start);
+        mainloop.start_aside(Wake::Start);
         if let Some(dead) = dead {
             // Green threads that are its children end in a living loop all the same.
             dead.inherit(&mainloop);

@@ -481,6 +481,36 @@ fn a_scope_waits_for_its_members_however_often_its_owner_is_killed() {
 }
 
 #[test]
+fn ends_of_other_children_of_its_owner_do_not_hurry_a_scope() {
+    let main = greenlet::current::<()>();
+    let children: Vec<Greenlet> = (0..150)
+        .map(|_| {
+            let main = main.clone();
+            let child = Greenlet::new(move |()| drop(main.switch(())));
+            child.switch(()).unwrap();
+            child
+        })
+        .collect();
+    let flushed = Cell::new(false);
+    greenlet::scope(|scope| {
+        let member = scope.greenlet(|()| {
+            let _flushes = OnDrop(|| {
+                sleep(20 * MS);
+                flushed.set(true);
+            });
+            drop(main.switch(()));
+        });
+        member.switch(()).unwrap();
+        std::mem::forget(member);
+        spawn(move || {
+            sleep(MS);
+            children.iter().for_each(stolon::greenthread::kill);
+        });
+    });
+    assert!(flushed.get());
+}
+
+#[test]
 fn a_scope_is_told_of_an_end_that_another_greenlet_has_given_up_to_wait_for() {
     let main = greenlet::current::<()>();
     let slot: Rc<RefCell<Option<Greenlet>>> = Rc::default();

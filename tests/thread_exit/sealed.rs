@@ -155,6 +155,36 @@ fn a_mainloop_with_a_tracer_on_its_stack_is_not_unwound() {
 }
 
 #[test]
+fn a_mainloop_that_drops_what_a_tracer_had_is_not_resumed() {
+    alone(|| {
+        outlives_nothing_thread_local(|value| {
+            sleep(NOW);
+            let found = Rc::new(RefCell::new(None::<Greenlet>));
+            let in_green = Rc::clone(&found);
+            spawn(move || *in_green.borrow_mut() = greenlet::current::<()>().parent()).wait();
+            let (mainloop, root) = (found.take().unwrap(), greenlet::current::<()>());
+            // In its destructor it leaves the mainloop, which kills it, for the root.
+            let to_root = root.clone();
+            let leaves = Greenlet::new(move |()| {
+                let _leaves = OnDrop(|| drop(to_root.switch(())));
+                drop(root.switch(()));
+            });
+            leaves.switch(()).unwrap();
+            let leaves = Cell::new(Some(leaves));
+            let captured = OnDrop(move || refer_to(value, |_| drop(leaves.take())));
+            let sleeper = Greenlet::new(|()| sleep(HOUR));
+            spawn(|| ());
+            greenlet::settrace(move |_, _, target| {
+                let _captured = &captured;
+                assert!(*target != mainloop, "on purpose");
+            });
+            sleeper.switch(()).unwrap();
+            std::mem::forget(sleeper);
+        });
+    });
+}
+
+#[test]
 fn a_thread_that_ends_while_its_mainloop_kills_waits_for_no_timer() {
     alone(|| {
         let start = Instant::now();
