@@ -33,7 +33,7 @@ pub use crate::hub::{Blocked, set_blocking_hook, take_blocking_hook};
 /// reports are under way no other begins, and a hold that is noticed then is not reported.
 ///
 /// It is made for production. While it is on, all hand-overs go through the hub's loop, which reads
-/// the clock for each: some 100 ns. Who is stuck is found out by `SIGURG`, sent to its thread at
+/// the clock for each: some 100 ns. The stuck greenlet is found by `SIGURG`, sent to its thread at
 /// the time of the report only. To do nothing is that signal's default; a system call of C code
 /// that it interrupts may return early, with `EINTR`, as it may by any signal. Where the signal is
 /// blocked, or has been given another handler since, the report says less. The backtrace ends

@@ -82,8 +82,7 @@ pub struct Yielder<V: 'static> {
 impl<V: 'static> Yielder<V> {
     /// Whether the generator cannot be unwound now.
     fn unwinds(&self) -> bool {
-        let unclear = unwinding::is_unwinding() && !unwinding::is_certain();
-        unwinding::is_certain() || (unclear && self.seems_to_unwind.get())
+        unwinding::is_certain() || (unwinding::is_unwinding() && self.seems_to_unwind.get())
     }
 
     /// Makes `item` what the pending `next` returns; returns when the one after is asked for.

@@ -9,8 +9,8 @@ use std::process::abort;
 use super::Greenlet;
 use super::block::{Block, Stage};
 use super::handle::Handle;
-use super::thread;
 use super::transfer::{self, Event};
+use super::{thread, unwinding};
 use crate::arch::Word;
 
 /// So much of a stack must be left for a backtrace to be captured on it, in bytes. It takes two pages
@@ -93,15 +93,14 @@ fn visit(host: &Handle, run: &mut dyn FnMut()) {
     if host.stage.get() != Stage::Started || !host.waits() || !has_room {
         return;
     }
-    // What it awaited last says how it got control (`unwinding.rs`).
-    let before = transfer::with_current(|current| current.map(Block::awaits));
     let visit = Visit { from: transfer::current_ptr(), run };
     let word = MaybeUninit::new((&raw const visit).cast_mut().cast());
-    // SAFETY: `host` waits and has started: so it is suspended, of this thread, and receives by
-    // `Arrival::receive_other`, which passes the word of a visit to `receive`. `visit` stays where it
-    // is until that has sent this greenlet back.
-    let (_, event) = unsafe { transfer::transfer::<Visited>(host.as_ptr(), word, Event::Visit) };
-    transfer::with_current(|current| current.zip(before).map(|(c, id)| c.set_awaits(id)));
+    let (_, event) = unwinding::aside(|| {
+        // SAFETY: `host` waits and has started: so it is suspended, of this thread, and receives by
+        // `Arrival::receive_other`, which passes the word of a visit to `receive`. `visit` stays where
+        // it is until that has sent this greenlet back.
+        unsafe { transfer::transfer::<Visited>(host.as_ptr(), word, Event::Visit) }
+    });
     if event != Event::Visit as usize {
         // `run` has switched, and somebody raises something here while it may still be used.
         abort();

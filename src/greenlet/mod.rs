@@ -56,7 +56,7 @@
 //!
 //! | its destructors, while it unwinds | rule |
 //! |---|---|
-//! | switch, make greenlets, spawn, block | as at any other time; the greenlet that killed or dropped it waits, unless something else wakes it; the hub's loop, and [`killall`], go on at once |
+//! | switch, make greenlets, spawn, block | as at any other time; the greenlet that killed or dropped it waits, unless something else wakes it; the hub's loop goes on at once, and [`killall`] after a second |
 //! | meanwhile timeouts and kills of other greenlets | are raised when they are due |
 //! | meanwhile its own timeouts and kills | are raised when it next blocks after its unwinding has ended |
 //! | wait for a descriptor, while a kill or a timeout unwinds it | the wait fails with [`TimedOut`](std::io::ErrorKind::TimedOut) after a second; a panic of its own sets no limit |

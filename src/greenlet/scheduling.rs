@@ -70,12 +70,9 @@ impl<T: 'static> Greenlet<T> {
         }
     }
 
-    /// Sends it its first value, on which it comes back at once. The current greenlet has got control as it
-    /// had before (`unwinding.rs`).
+    /// Sends it its first value, on which it comes back at once.
     pub(crate) fn start_aside(&self, first: T) {
-        let before = transfer::with_current(|current| current.map(Block::awaits));
-        let _ = self.switch(first);
-        transfer::with_current(|current| current.zip(before).map(|(c, id)| c.set_awaits(id)));
+        unwinding::aside(|| drop(self.switch(first)));
     }
 
     /// Sends it its last value, on which it ends without waiting again; returns when it is dead, whoever

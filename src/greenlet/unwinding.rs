@@ -133,6 +133,15 @@ pub(super) fn came_from_who_notes() {
     transfer::with_current(|current| current.map(Block::set_takes_nothing));
 }
 
+/// Runs `f`, which switches and comes back on behalf of the crate: the current greenlet has got control as it
+/// had before.
+pub(super) fn aside<R>(f: impl FnOnce() -> R) -> R {
+    let before = transfer::with_current(|current| current.map(Block::awaits));
+    let result = f();
+    transfer::with_current(|current| current.zip(before).map(|(c, id)| c.set_awaits(id)));
+    result
+}
+
 /// While the current greenlet is suspended that may be unwinding: its unwindings are noted as its own.
 pub(crate) struct Away {
     /// What was noted before, further up on the same stack.

@@ -88,11 +88,11 @@ fn raise(greenlet: &Greenlet<Wake>, payload: Option<Payload>) {
     }
     let cannot_unwind = cfg!(panic = "abort") && greenlet.is_started();
     assert!(!cannot_unwind, "{greenlet:?} cannot be killed: panics abort here");
-    if greenlet.is_current() && greenlet::is_in_hook() {
-        // Nothing may be raised there: it comes when the greenlet next waits.
-        return greenlet.set_pending_kill();
-    }
     if greenlet.is_current() {
+        if greenlet::is_in_hook() {
+            // Nothing may be raised there: it comes when the greenlet next waits.
+            return greenlet.set_pending_kill();
+        }
         greenlet::set_raised();
         resume_unwind(payload.unwrap_or_else(|| Box::new(GreenletExit)));
     }

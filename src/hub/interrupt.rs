@@ -34,10 +34,8 @@ impl Hub {
         victim: &Greenlet<Wake>,
         raise: impl FnOnce() -> Option<Result<Wake, SwitchError<Wake>>>,
     ) {
-        if is_in_hook() {
-            // Nothing may be raised there: it comes when that is over.
-            victim.set_pending_kill();
-            return self.note_late_kill(victim);
+        if self.kills_after_hook(victim) {
+            return;
         }
         if greenlet::is_loop() {
             // It does not wait: whatever comes back, it is the mainloop that is resumed.
@@ -50,6 +48,17 @@ impl Hub {
         if self.raise_in(victim, raise) {
             self.switch_away();
         }
+    }
+
+    /// In the panic hook, where nothing may be raised, notes that the greenlet is to be killed when that is
+    /// over. Whether that is so.
+    fn kills_after_hook(&self, victim: &Greenlet<Wake>) -> bool {
+        let is_in_hook = is_in_hook();
+        if is_in_hook {
+            victim.set_pending_kill();
+            self.note_late_kill(victim);
+        }
+        is_in_hook
     }
 
     /// Whether what came back is the end of a greenlet. Else that was dead before, or the current greenlet's
@@ -66,9 +75,8 @@ impl Hub {
 
     /// Makes a greenlet unwind, and goes on when it is dead or waits again.
     fn end(self: &Rc<Self>, victim: &Greenlet<Wake>) {
-        if is_in_hook() {
-            victim.set_pending_kill();
-            return self.note_late_kill(victim);
+        if self.kills_after_hook(victim) {
+            return;
         }
         self.refuse_in_call();
         let _away = self.note_unwinding();

@@ -130,7 +130,7 @@ fn unwound(checked: &Checked<'_>) -> Vec<(usize, usize)> {
     frames
 }
 
-/// Has a copy checked, and then unwound in both ways: by the unwinder alone, and for a backtrace of
+/// Checks a copy, and then unwinds it in both ways: by the unwinder alone, and for a backtrace of
 /// std's. None if it cannot be unwound.
 fn check_and_compare(copy: &mut [usize], registers: &mut Registers) -> Option<Extent> {
     let checked = check(copy, registers, interrupt::checks_return_addresses())?;
